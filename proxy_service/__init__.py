@@ -1,0 +1,1 @@
+"""The standalone HTTP service that does every sandbox operation with llm-sandbox."""

@@ -1,0 +1,1 @@
+"""The one program that runs inside a sandbox."""

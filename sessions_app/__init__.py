@@ -1,0 +1,1 @@
+"""Sessions, executions and time-outs: models, services, API, admin, commands and the reaper."""
