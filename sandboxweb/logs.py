@@ -1,0 +1,30 @@
+"""Logs without secrets."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+# Keys of this service, bearer tokens, and anything that calls itself a password, token or secret.
+SECRETS = re.compile(
+    r"(?P<name>\bbearer\s+|\b(?:password|token|secret|authorization|x-api-key)[\"']?\s*[:=]\s*[\"']?)(?P<value>[^\s\"',;&]+)"
+    r"|\bsbx_[A-Za-z0-9._-]{8,}",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """Return `text` with every secret in it replaced by asterisks."""
+    return SECRETS.sub(lambda match: f"{match.group('name') or 'sbx_'}***", text)
+
+
+class SecretsFilter(logging.Filter):
+    """Redact the message of every record that passes."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep the record, with the secrets of its message gone."""
+        message = record.getMessage()
+        redacted = redact(message)
+        if redacted != message:
+            record.msg, record.args = redacted, ()
+        return True

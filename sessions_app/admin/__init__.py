@@ -1,0 +1,1 @@
+"""The admin: every model, seen and managed."""

@@ -1,0 +1,1 @@
+"""The REST API: views, serializers and the one place where exceptions become HTTP."""
