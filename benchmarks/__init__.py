@@ -1,0 +1,1 @@
+"""Pair Sandboxweb with what people use today, in one run, and print ratios."""
