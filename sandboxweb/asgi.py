@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
-from channels.routing import ProtocolTypeRouter
+import django
+from channels.routing import ProtocolTypeRouter  # type: ignore[import-untyped]
+
+from sandboxweb.handler import ThreadedHandler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sandboxweb.settings")
+django.setup(set_prefix=False)
 
-from django.core.asgi import get_asgi_application
-
-application = ProtocolTypeRouter({"http": get_asgi_application()})
+application = ProtocolTypeRouter({"http": ThreadedHandler()})

@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-import environ
+import environ  # type: ignore[import-untyped]
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -16,7 +16,7 @@ environ.Env.read_env(BASE_DIR / ".env", overwrite=False)
 
 def data_dir() -> Path:
     """Return the directory of everything this installation keeps, made when it is missing."""
-    path = BASE_DIR / env.str("DATA_DIR", default="var")
+    path = BASE_DIR / str(env.str("DATA_DIR", default="var"))
     path.mkdir(mode=0o750, parents=True, exist_ok=True)
     return path
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from sandboxweb import __version__
-from sandboxweb.env import BASE_DIR, credential, data_dir, env, secret_key
+from sandboxweb.env import credential, data_dir, env, secret_key
 
 # --- What an installation chooses -----------------------------------------------------------------------------------
 
@@ -23,6 +23,7 @@ CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 
 PROXY_URL = credential("PROXY_URL", DATA_DIR, default="http://127.0.0.1:8000").rstrip("/")
 PROXY_TOKEN = credential("PROXY_TOKEN", DATA_DIR)
+APP_THREADS = env.int("APP_THREADS", default=512)
 REDIS_URL = env.str("REDIS_URL", default="")
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
 
@@ -82,7 +83,7 @@ SQLITE_OPTIONS: dict[str, Any] = {
     # A writer takes its lock at BEGIN and waits for it: a transaction never dies half-way with "database is locked".
     "transaction_mode": "IMMEDIATE",
     "timeout": 20,
-    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16000;",
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-4000;",
 }
 
 
@@ -90,7 +91,8 @@ def _database() -> dict[str, Any]:
     database: dict[str, Any] = env.db_url("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
     options: dict[str, Any] = database.setdefault("OPTIONS", {})
     if database["ENGINE"].endswith("sqlite3"):
-        return {**database, "OPTIONS": {**SQLITE_OPTIONS, **options}}
+        # One connection a thread, kept: to open one costs as much as the queries of a request.
+        return {**database, "CONN_MAX_AGE": None, "OPTIONS": {**SQLITE_OPTIONS, **options}}
     if database["ENGINE"].endswith("postgresql"):
         pool = {"min_size": 2, "max_size": env.int("DATABASE_POOL_SIZE", default=20), "timeout": 30}
         return {**database, "OPTIONS": {"pool": pool, **options}}
