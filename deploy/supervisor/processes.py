@@ -1,0 +1,148 @@
+"""Run the long-lived processes: each in its own group, logged to a file, started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+TETHER = str(Path(__file__).with_name("tether.py"))
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 30.0
+STEADY_AFTER_S = 60.0
+LOG_LIMIT_BYTES = 20 * 1024 * 1024
+TAIL_LINES = 15
+
+Announce = Callable[[str, str], None]
+
+
+class LogFile:
+    """A log that keeps one older part, so that it cannot fill the disk."""
+
+    def __init__(self, path: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
+        self.path = path
+        self.limit_bytes = limit_bytes
+        self.file = path.open("ab", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Append to the log; begin a new part past the limit."""
+        if self.file.tell() + len(data) > self.limit_bytes:
+            self.file.close()
+            self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+            self.file = self.path.open("ab", buffering=0)
+        self.file.write(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+class Service:
+    """One supervised process. `announce(name, text)` gets the short lines for the console."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log_dir: Path,
+        announce: Announce,
+        *,
+        verbose: bool = False,
+    ) -> None:
+        self.name = name
+        self.command = list(command)
+        self.environment = dict(environment)
+        self.announce = announce
+        self.verbose = verbose
+        self.log = LogFile(log_dir / f"{name}.log")
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.process: asyncio.subprocess.Process | None = None
+        self.pump: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the process, tied to this one's life, and its log."""
+        self.process = await asyncio.create_subprocess_exec(
+            *tethered(self.command),
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.pump = asyncio.create_task(self._pump(self.process))
+
+    async def ended(self) -> int:
+        """Wait for the started process to end; return its exit code (negative: killed by that signal)."""
+        assert self.process is not None  # noqa: S101 - start() came before
+        code = await self.process.wait()
+        # What the process left behind may hold the pipe open for ever: give what it wrote last a moment, no more.
+        kill_group(self.process.pid)
+        if self.pump is not None:
+            await asyncio.wait({self.pump}, timeout=1)
+        return code
+
+    async def keep_running(self) -> None:
+        """Start the process again whenever it ends by itself, with growing pauses while it keeps dying."""
+        delay = FIRST_DELAY_S
+        while True:
+            started = time.monotonic()
+            code = await self.ended()
+            if time.monotonic() - started > STEADY_AFTER_S:
+                delay = FIRST_DELAY_S
+            self.announce(self.name, f"died ({describe(code)}), starts again in {delay:g} s; log: {self.log.path}")
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, LONGEST_DELAY_S)
+            await self.start()
+
+    async def stop(self, timeout_s: float) -> None:
+        """Ask the process to end, kill what is left of its group after `timeout_s`."""
+        if self.process is None or self.process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            await asyncio.wait_for(self.process.wait(), timeout_s)
+        except TimeoutError:
+            self.announce(self.name, f"did not end within {timeout_s:g} s and is killed")
+        kill_group(self.process.pid)
+        await self.ended()
+
+    def last_words(self) -> str:
+        """Return the end of what the process logged."""
+        return "\n".join(self.tail)
+
+    async def _pump(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None  # noqa: S101 - made with a pipe
+        rest = b""
+        while chunk := await process.stdout.read(65536):
+            self.log.write(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest[-4096:]
+            for line in lines:
+                text = line.decode(errors="replace")[:500]
+                self.tail.append(text)
+                if self.verbose:
+                    self.announce(self.name, f"| {text}")
+
+
+def tethered(command: Sequence[str]) -> list[str]:
+    """Return the command as one that the kernel ends together with this process."""
+    return [sys.executable, "-I", "-S", TETHER, str(os.getpid()), *command]
+
+
+def kill_group(process_group: int) -> None:
+    """Kill every process of a group that still has any."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process_group, signal.SIGKILL)
+
+
+def describe(code: int) -> str:
+    """Say how a process ended: `exit code 1`, `SIGKILL`."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
