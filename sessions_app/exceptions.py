@@ -1,0 +1,107 @@
+"""What the services raise. The API maps it to HTTP in one place; nothing here knows of HTTP.
+
+SandboxwebError
+├── InvalidInput                the caller's input; names the field
+│   ├── TooLarge                more bytes than a field may hold
+│   └── Unsupported             a language or library that this server cannot run
+├── Conflict                    the state of things does not allow it
+│   ├── SessionNotActive        not ready yet
+│   ├── SessionGone             ended; carries the reason
+│   ├── QueueFull               too many executions wait in this session
+│   ├── IdempotencyMismatch     the key was used with another request
+│   └── IdempotencyInProgress   the first request with this key is still being answered
+├── SandboxFailed               the sandbox broke or vanished under us
+└── ProxyUnavailable            the proxy is away or cannot make sandboxes now
+"""
+
+from __future__ import annotations
+
+
+class SandboxwebError(Exception):
+    """Be the root of all that the app raises on purpose; `str()` is fit for the caller's eyes."""
+
+    code = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidInput(SandboxwebError):
+    """Say which field of the input is wrong, and how."""
+
+    code = "invalid"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class TooLarge(InvalidInput):
+    """A field holds more bytes than it may."""
+
+    code = "too_large"
+
+
+class Unsupported(InvalidInput):
+    """A language or a library that this server cannot run."""
+
+    code = "unsupported"
+
+
+class Conflict(SandboxwebError):
+    """The state of a session or request does not allow what was asked."""
+
+    code = "conflict"
+
+
+class SessionNotActive(Conflict):
+    """The session is still being made."""
+
+    code = "session_not_active"
+
+
+class SessionGone(Conflict):
+    """The session ended; `termination_reason` says why."""
+
+    code = "session_gone"
+
+    def __init__(self, message: str, *, termination_reason: str) -> None:
+        super().__init__(message)
+        self.termination_reason = termination_reason
+
+
+class QueueFull(Conflict):
+    """As many executions wait in this session as may."""
+
+    code = "queue_full"
+    retry_after_s = 1
+
+
+class IdempotencyMismatch(Conflict):
+    """The key was used before, with another request."""
+
+    code = "idempotency_mismatch"
+
+
+class IdempotencyInProgress(Conflict):
+    """The first request with this key has no answer yet."""
+
+    code = "idempotency_in_progress"
+    retry_after_s = 1
+
+
+class SandboxFailed(SandboxwebError):
+    """The sandbox broke or vanished; what ran in it is `lost`."""
+
+    code = "sandbox_failed"
+
+
+class ProxyUnavailable(SandboxwebError):
+    """The proxy cannot be reached, or cannot serve now; nothing is wrong with the request."""
+
+    code = "proxy_unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

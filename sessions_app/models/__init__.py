@@ -1,0 +1,24 @@
+"""The rows that are the truth about sessions."""
+
+from __future__ import annotations
+
+from sessions_app.models.api_key import ApiKey
+from sessions_app.models.event import Actor, SessionEvent
+from sessions_app.models.execution import Execution
+from sessions_app.models.idempotency import IdempotencyRecord
+from sessions_app.models.policy import TimeoutPolicy
+from sessions_app.models.session import Session
+from sessions_app.models.sweep import ReaperSweep
+from sessions_app.models.template import SandboxTemplate
+
+__all__ = [
+    "Actor",
+    "ApiKey",
+    "Execution",
+    "IdempotencyRecord",
+    "ReaperSweep",
+    "SandboxTemplate",
+    "Session",
+    "SessionEvent",
+    "TimeoutPolicy",
+]

@@ -1,0 +1,181 @@
+"""Execution: one run of code in a session."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from django.db import IntegrityError, models, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from sessions_app.models.event import SessionEvent
+from sessions_app.models.session import Session
+from sessions_app.querysets import EXECUTION_LIVE, ExecutionQuerySet
+
+# How long after its start, or after the last look at it, a reaper looks whether somebody still settles an execution.
+ATTENTION = timedelta(seconds=10)
+
+
+class Execution(models.Model):
+    """Keep what was run and what came of it."""
+
+    class Status(models.TextChoices):
+        # It waits for the session's earlier executions.
+        QUEUED = "queued", "Queued"
+        # The sandbox has it.
+        RUNNING = "running", "Running"
+        # The code exited with 0.
+        SUCCEEDED = "succeeded", "Succeeded"
+        # The code exited with something else, or was refused for what it asked for.
+        FAILED = "failed", "Failed"
+        # It ran for longer than its time-out.
+        TIMED_OUT = "timed_out", "Timed out"
+        # It was killed by the memory limit.
+        OUT_OF_MEMORY = "out_of_memory", "Out of memory"
+        # Somebody cancelled it, or ended its session.
+        CANCELLED = "cancelled", "Cancelled"
+        # Its sandbox vanished before the result was known.
+        LOST = "lost", "Lost"
+        # This server failed to run it.
+        ERROR = "error", "Error"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    session = models.ForeignKey(Session, on_delete=models.CASCADE, related_name="executions")
+    status = models.CharField(max_length=16, choices=Status)
+    code = models.TextField()
+    libraries = models.JSONField(default=list, blank=True)
+    stdin = models.TextField(null=True, blank=True)  # noqa: DJ001  # no standard input is not empty standard input
+    env = models.JSONField("environment", default=dict, blank=True)
+    context = models.CharField(max_length=100, blank=True)
+    timeout_s = models.FloatField("time-out (s)")
+
+    stdout = models.TextField(blank=True)
+    stderr = models.TextField(blank=True)
+    exit_code = models.IntegerField(null=True, blank=True)
+    signal = models.IntegerField(null=True, blank=True)
+    results = models.JSONField(default=list, blank=True)
+    artifacts = models.JSONField(default=list, blank=True)
+    truncated = models.BooleanField(default=False)
+    hint = models.TextField(blank=True)
+    error = models.TextField(blank=True, help_text="What went wrong on this server's side, when something did.")
+    duration_ms = models.FloatField(null=True, blank=True)
+    cpu_ms = models.FloatField(null=True, blank=True)
+    max_rss_bytes = models.PositiveBigIntegerField(null=True, blank=True)
+    last_seq = models.PositiveBigIntegerField(default=0, help_text="The last event of the sandbox's journal seen here.")
+
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    attend_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When a reaper looks whether it can be settled."
+    )
+
+    objects = ExecutionQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["session"], condition=Q(status="running"), name="execution_one_running_a_session"
+            ),
+            models.CheckConstraint(
+                condition=Q(
+                    status__in=[
+                        "queued",
+                        "running",
+                        "succeeded",
+                        "failed",
+                        "timed_out",
+                        "out_of_memory",
+                        "cancelled",
+                        "lost",
+                        "error",
+                    ]
+                ),
+                name="execution_status_is_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=EXECUTION_LIVE, finished_at__isnull=True, attend_at__isnull=False)
+                | (~Q(status__in=EXECUTION_LIVE) & Q(finished_at__isnull=False, attend_at__isnull=True)),
+                name="execution_finished_at_once_it_ended",
+            ),
+            models.CheckConstraint(condition=Q(timeout_s__gt=0), name="execution_timeout_positive"),
+        ]
+        indexes = [
+            models.Index(fields=["session", "-created_at", "-id"], name="execution_newest_of_session"),
+            models.Index(fields=["attend_at"], condition=Q(attend_at__isnull=False), name="execution_unattended"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def is_live(self) -> bool:
+        """Tell whether its result is not known yet."""
+        return self.status in EXECUTION_LIVE
+
+    def finish(
+        self,
+        status: str,
+        *,
+        actor: str,
+        user_id: int | None = None,
+        reason: str = "",
+        values: Mapping[str, object] | None = None,
+    ) -> bool:
+        """Write the result of a live execution and give its place back: queued or running → `status`.
+
+        Return False, with the row's own values read in, when somebody else settled it first.
+        """
+        now = timezone.now()
+        result = {**(values or {}), "status": status, "finished_at": now, "attend_at": None}
+        with transaction.atomic():
+            if Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(**result) == 0:
+                won = others = False
+            else:
+                before, won = self.status, True
+                for name, value in result.items():
+                    setattr(self, name, value)
+                others = Session(pk=self.session_id).release(now)
+                SessionEvent.of_execution(self, from_status=before, actor=actor, user_id=user_id, reason=reason)
+        if not won:
+            self.refresh_from_db()
+        elif others:
+            Execution.promote_next(self.session_id, actor=actor)
+        return won
+
+    def begin(self, *, actor: str) -> bool:
+        """Note that the sandbox has started it: queued → running; False when another one still counts as running."""
+        now = timezone.now()
+        try:
+            with transaction.atomic():
+                rows = Execution.objects.filter(pk=self.pk, status=self.Status.QUEUED)
+                if rows.update(status=self.Status.RUNNING, started_at=now) == 0:
+                    return False
+                self.status, self.started_at = self.Status.RUNNING, now
+                SessionEvent.of_execution(self, from_status=self.Status.QUEUED, actor=actor)
+        except IntegrityError:
+            self.status, self.started_at = self.Status.QUEUED, None
+            return False
+        return True
+
+    @classmethod
+    def promote_next(cls, session_id: uuid.UUID, *, actor: str) -> None:
+        """Call the execution that is first in the queue running: the sandbox runs them in order.
+
+        In a transaction of its own: holding one execution's row while asking for another's could deadlock.
+        """
+        following = cls.objects.filter(session_id=session_id).queued().first()
+        if following is not None:
+            following.begin(actor=actor)
+
+    def claim(self, *, now: datetime, lease: timedelta = ATTENTION) -> bool:
+        """Take the next look at it, so that no other reaper does."""
+        until = now + lease
+        rows = Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE, attend_at=self.attend_at)
+        if rows.update(attend_at=until) == 0:
+            return False
+        self.attend_at = until
+        return True
