@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,8 @@ def make_environment(environment: Path) -> None:
     try:
         venv.EnvBuilder(clear=environment.exists(), symlinks=True, with_pip=True).create(environment)
     except (OSError, subprocess.CalledProcessError, SystemExit) as error:
+        # Half an environment would look like a whole one to the next start.
+        shutil.rmtree(environment, ignore_errors=True)
         raise BootstrapError(f"{error}\n{NO_VENV_HINT}") from error
 
 

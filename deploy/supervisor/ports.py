@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -62,7 +63,10 @@ def listening_inodes(port: int) -> set[str]:
 
 def open_files(process: Path) -> set[str]:
     """Return what the descriptors of a process point at; nothing for a process that is not ours to look at."""
-    try:
-        return {os.readlink(link) for link in (process / "fd").iterdir()}
-    except OSError:
-        return set()
+    targets = set()
+    with contextlib.suppress(OSError):
+        for link in (process / "fd").iterdir():
+            # A descriptor may be closed between the two looks.
+            with contextlib.suppress(OSError):
+                targets.add(os.readlink(link))
+    return targets

@@ -16,6 +16,8 @@ TETHER = str(Path(__file__).with_name("tether.py"))
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 STEADY_AFTER_S = 60.0
+LAST_WORDS_S = 1.0
+LONGEST_LINE_BYTES = 4096
 LOG_LIMIT_BYTES = 20 * 1024 * 1024
 TAIL_LINES = 15
 
@@ -61,31 +63,38 @@ class Service:
         self.environment = dict(environment)
         self.announce = announce
         self.verbose = verbose
-        self.log = LogFile(log_dir / f"{name}.log")
+        self.log_path = log_dir / f"{name}.log"
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
         self.process: asyncio.subprocess.Process | None = None
         self.pump: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the process, tied to this one's life, and its log."""
-        self.process = await asyncio.create_subprocess_exec(
-            *tethered(self.command),
-            env=self.environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self.pump = asyncio.create_task(self._pump(self.process))
+        # A pipe of our own: asyncio's would make wait() wait for whoever else holds it open.
+        reading, writing = os.pipe()
+        try:
+            self.process = await asyncio.create_subprocess_exec(
+                *tethered(self.command),
+                env=self.environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+            self.pump = asyncio.create_task(self._pump(reading))
 
     async def ended(self) -> int:
         """Wait for the started process to end; return its exit code (negative: killed by that signal)."""
         assert self.process is not None  # noqa: S101 - start() came before
         code = await self.process.wait()
-        # What the process left behind may hold the pipe open for ever: give what it wrote last a moment, no more.
         kill_group(self.process.pid)
         if self.pump is not None:
-            await asyncio.wait({self.pump}, timeout=1)
+            # What the process left behind may hold the pipe open for ever: give what it wrote last a moment, no more.
+            _, unfinished = await asyncio.wait({self.pump}, timeout=LAST_WORDS_S)
+            for task in unfinished:
+                task.cancel()
         return code
 
     async def keep_running(self) -> None:
@@ -96,7 +105,7 @@ class Service:
             code = await self.ended()
             if time.monotonic() - started > STEADY_AFTER_S:
                 delay = FIRST_DELAY_S
-            self.announce(self.name, f"died ({describe(code)}), starts again in {delay:g} s; log: {self.log.path}")
+            self.announce(self.name, f"died ({describe(code)}), starts again in {delay:g} s; log: {self.log_path}")
             await asyncio.sleep(delay)
             delay = min(delay * 2, LONGEST_DELAY_S)
             await self.start()
@@ -118,18 +127,29 @@ class Service:
         """Return the end of what the process logged."""
         return "\n".join(self.tail)
 
-    async def _pump(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None  # noqa: S101 - made with a pipe
+    async def _pump(self, reading: int) -> None:
+        """Move what the process writes to its log until every writer is gone."""
+        log = LogFile(self.log_path)
+        stream = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(stream)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(reading, "rb", buffering=0))
         rest = b""
-        while chunk := await process.stdout.read(65536):
-            self.log.write(chunk)
-            *lines, rest = (rest + chunk).split(b"\n")
-            rest = rest[-4096:]
-            for line in lines:
-                text = line.decode(errors="replace")[:500]
-                self.tail.append(text)
-                if self.verbose:
-                    self.announce(self.name, f"| {text}")
+        try:
+            while chunk := await stream.read(65536):
+                log.write(chunk)
+                *lines, rest = (rest + chunk).split(b"\n")
+                rest = rest[-LONGEST_LINE_BYTES:]
+                for line in lines:
+                    self._heard(line.decode(errors="replace"))
+        finally:
+            transport.close()
+            log.close()
+
+    def _heard(self, line: str) -> None:
+        self.tail.append(line)
+        if self.verbose:
+            self.announce(self.name, f"| {line}")
 
 
 def tethered(command: Sequence[str]) -> list[str]:

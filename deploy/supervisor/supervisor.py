@@ -104,7 +104,7 @@ class Supervisor:
                 return
             why = describe(ended.result()) if ended.done() else f"no answer within {HEALTHY_WITHIN_S:.0f} s"
             raise StartError(
-                f"The {name} did not come up ({why}); its log is {service.log.path}:\n{service.last_words()}"
+                f"The {name} did not come up ({why}); its log is {service.log_path}:\n{service.last_words()}"
             )
         finally:
             healthy.cancel()
