@@ -10,8 +10,11 @@ SandboxwebError
 │   ├── QueueFull               too many executions wait in this session
 │   ├── IdempotencyMismatch     the key was used with another request
 │   └── IdempotencyInProgress   the first request with this key is still being answered
-├── SandboxFailed               the sandbox broke or vanished under us
-└── ProxyUnavailable            the proxy is away or cannot make sandboxes now
+├── SandboxFailed               the sandbox could not be made, or broke
+│   └── SandboxMissing          the proxy knows no sandbox of this session
+├── ExecutionUnknown            the sandbox's journal does not have this execution
+└── ProxyUnavailable            the proxy is away or cannot serve now
+    └── ProxyUnreachable        it is certain that the request never arrived there
 """
 
 from __future__ import annotations
@@ -92,9 +95,21 @@ class IdempotencyInProgress(Conflict):
 
 
 class SandboxFailed(SandboxwebError):
-    """The sandbox broke or vanished; what ran in it is `lost`."""
+    """The sandbox could not be made, or broke; what ran in it is `lost`."""
 
     code = "sandbox_failed"
+
+
+class SandboxMissing(SandboxFailed):
+    """The proxy knows no sandbox of this session."""
+
+    code = "sandbox_missing"
+
+
+class ExecutionUnknown(SandboxwebError):
+    """The sandbox's journal does not have this execution: it never arrived, or was forgotten."""
+
+    code = "execution_unknown"
 
 
 class ProxyUnavailable(SandboxwebError):
@@ -105,3 +120,7 @@ class ProxyUnavailable(SandboxwebError):
     def __init__(self, message: str, *, retry_after_s: int = 2) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ProxyUnreachable(ProxyUnavailable):
+    """No connection could be made, so nothing happened at the proxy."""

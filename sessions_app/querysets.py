@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from django.db import models
 
-if TYPE_CHECKING:
-    from sessions_app.models.execution import Execution
-    from sessions_app.models.session import Session
-    from sessions_app.models.template import SandboxTemplate
+if TYPE_CHECKING:  # named in strings below, where ruff does not look for types
+    from sessions_app.models.execution import Execution  # noqa: F401
+    from sessions_app.models.session import Session  # noqa: F401
+    from sessions_app.models.template import SandboxTemplate  # noqa: F401
 
 SESSION_LIVE = ("pending", "active", "terminating")
 SESSION_PASSING = ("pending", "terminating")

@@ -37,3 +37,8 @@ class IdempotencyRecord(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+    def attach(self, *, session: Session, execution: Execution | None = None) -> None:
+        """Tie it to what its request made, in the transaction that makes it."""
+        self.session, self.execution = session, execution
+        self.save(update_fields=["session", "execution"])

@@ -1,0 +1,277 @@
+"""The one file of the app that talks to the proxy: one kept-alive HTTP client a process, shared by all threads.
+
+Every request names what it is about (`session_id`, `execution_id`), so the proxy takes a repetition as the same one:
+a connection that breaks under a request is tried once more without asking what became of the first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from time import monotonic
+from typing import Any
+
+import httpx
+from django.conf import settings
+
+from sessions_app.exceptions import (
+    ExecutionUnknown,
+    InvalidInput,
+    ProxyUnavailable,
+    ProxyUnreachable,
+    QueueFull,
+    SandboxFailed,
+    SandboxMissing,
+    SandboxwebError,
+    TooLarge,
+    Unsupported,
+)
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 1.0
+READ_TIMEOUT_S = 10.0
+# A cold start, its image at hand; shorter than the lease of a pending session.
+CREATE_TIMEOUT_S = 60.0
+# What the proxy may need on top of an execution's own time-out: installing libraries, killing, sending output.
+EXECUTE_MARGIN_S = 90.0
+# How long a journal that does not end is read before it counts as "still running".
+JOURNAL_PATIENCE_S = 1.0
+
+NDJSON = {"Accept": "application/x-ndjson"}
+AWAY = "The sandbox service is away. Try again in a few seconds."
+
+Json = dict[str, Any]
+
+
+class ProxyClient:
+    """Speak the proxy's contract; raise the app's own exceptions."""
+
+    def __init__(self, base_url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            # As many as there are waiting threads: a limit here would make executions wait for each other.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30),
+            transport=transport,
+            trust_env=False,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # --- The server -----------------------------------------------------------------------------------------------
+
+    def health(self) -> Json:
+        """Return what `GET /` tells: status, version, backend, capabilities, pool."""
+        return self._json("GET", "/", timeout_s=CONNECT_TIMEOUT_S)
+
+    def languages(self) -> list[Json]:
+        """Return the languages that this server can run, each with its version."""
+        return list(self._json("GET", "/languages")["languages"])
+
+    def put_pool(self, templates: list[Json]) -> Json:
+        """Tell the proxy which sandboxes to keep ready: the whole wish, not a change of it."""
+        return self._json("PUT", "/pool", body={"templates": templates})
+
+    # --- Sessions -------------------------------------------------------------------------------------------------
+
+    def create_session(self, body: Mapping[str, Any]) -> Json:
+        """Make the sandbox of `body["session_id"]`, or find it again."""
+        return self._json("POST", "/sessions", body=body, timeout_s=CREATE_TIMEOUT_S)
+
+    def list_sessions(self) -> list[Json]:
+        """Return an item, with at least `session_id`, for each session whose sandbox really runs."""
+        answer = self._json("GET", "/sessions")
+        known = {item["session_id"]: item for item in answer.get("items", [])}
+        return [known.get(session_id, {"session_id": session_id}) for session_id in answer["sessions"]]
+
+    def delete_session(self, session_id: object) -> None:
+        """End a sandbox; that there is none is as good."""
+        try:
+            self._json("DELETE", f"/sessions/{session_id}")
+        except SandboxMissing:
+            return
+
+    # --- Executions -----------------------------------------------------------------------------------------------
+
+    def execute(self, session_id: object, body: Mapping[str, Any], *, wait_s: float) -> Json:
+        """Run code, or join its run, and return the result; it may take `wait_s` plus a margin."""
+        return self._json("POST", f"/sessions/{session_id}/execute", body=body, timeout_s=wait_s + EXECUTE_MARGIN_S)
+
+    def start(self, session_id: object, body: Mapping[str, Any]) -> None:
+        """Hand code over without waiting for it: return once the proxy has it queued or started."""
+        path = f"/sessions/{session_id}/execute"
+        with self._stream("POST", path, body=body, timeout_s=EXECUTE_MARGIN_S) as response:
+            next(_lines(response), None)
+
+    def events(
+        self, session_id: object, execution_id: object, *, after: int = 0, follow: bool = True, patience_s: float = 30
+    ) -> Iterator[Json]:
+        """Yield the journal's events with `seq > after`; go on with live ones when `follow`.
+
+        Silence for longer than `patience_s` raises ProxyUnavailable: the proxy sends blank lines while it waits.
+        """
+        path = f"/sessions/{session_id}/executions/{execution_id}/events"
+        params = {"after": str(after), "follow": "true" if follow else "false"}
+        with self._stream("GET", path, params=params, timeout_s=patience_s) as response:
+            for line in _lines(response):
+                yield json.loads(line)
+
+    def journal(
+        self, session_id: object, execution_id: object, *, follow: bool = False, patience_s: float = JOURNAL_PATIENCE_S
+    ) -> list[Json]:
+        """Return the events so far, `exit` the last when it ended; `follow` waits for that, `patience_s` at most."""
+        found: list[Json] = []
+        deadline = monotonic() + patience_s
+        try:
+            for event in self.events(session_id, execution_id, follow=follow, patience_s=patience_s):
+                found.append(event)
+                if event["type"] == "exit" or (follow and monotonic() > deadline):
+                    break
+        except ProxyUnavailable:
+            if not found:
+                raise
+        return found
+
+    def cancel(self, session_id: object, execution_id: object) -> None:
+        """Kill an execution and all that it started."""
+        self._json("DELETE", f"/sessions/{session_id}/executions/{execution_id}")
+
+    # --- HTTP -----------------------------------------------------------------------------------------------------
+
+    def _json(
+        self, method: str, path: str, *, body: Mapping[str, Any] | None = None, timeout_s: float = READ_TIMEOUT_S
+    ) -> Json:
+        response = self._send(self._request(method, path, body=body, timeout_s=timeout_s))
+        if response.is_success:
+            return _decoded(response)
+        raise _failure(response)
+
+    @contextmanager
+    def _stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+        timeout_s: float,
+    ) -> Iterator[httpx.Response]:
+        request = self._request(method, path, body=body, params=params, timeout_s=timeout_s, headers=NDJSON)
+        response = self._send(request, stream=True)
+        try:
+            if not response.is_success:
+                response.read()
+                raise _failure(response)
+            yield response
+        except httpx.TransportError as error:
+            raise ProxyUnavailable(AWAY) from error
+        finally:
+            response.close()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Request:
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+        return self._http.build_request(method, path, json=body, params=params, headers=headers, timeout=timeout)
+
+    def _send(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        try:
+            return self._http.send(request, stream=stream)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
+            raise ProxyUnreachable(AWAY) from error
+        except httpx.TimeoutException as error:
+            raise ProxyUnavailable("The sandbox service did not answer in time.") from error
+        except httpx.TransportError as error:
+            logger.info("The connection to the proxy broke (%r); trying %s once more", error, request.url.path)
+        try:
+            return self._http.send(request, stream=stream)
+        except httpx.TransportError as error:
+            raise ProxyUnavailable(AWAY) from error
+
+
+def _lines(response: httpx.Response) -> Iterator[str]:
+    return (line for line in response.iter_lines() if line.strip())
+
+
+def _decoded(response: httpx.Response) -> Json:
+    try:
+        answer = response.json()
+    except ValueError as error:
+        raise ProxyUnavailable("The sandbox service gave an answer that is not JSON.") from error
+    if not isinstance(answer, dict):
+        raise ProxyUnavailable("The sandbox service gave an answer of an unknown shape.")
+    return answer
+
+
+def _failure(response: httpx.Response) -> SandboxwebError:
+    """Return what an answer that is no success means to the app."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = {}
+    body = body if isinstance(body, dict) else {}
+    code, detail = str(body.get("error", "")), str(body.get("detail", "")) or f"HTTP {response.status_code}"
+    field = str(body.get("field") or "")
+    match response.status_code:
+        case 404 if code == "unknown_execution":
+            return ExecutionUnknown(detail)
+        case 404 if code in ("unknown_session", "not_found", ""):
+            return SandboxMissing("The session's sandbox is gone.")
+        case 413:
+            return TooLarge(field or "code", detail)
+        case 422:
+            return Unsupported(field or "lang", detail)
+        case 429:
+            return QueueFull(detail)
+        case 502:
+            return SandboxFailed(detail)
+        case 503:
+            return ProxyUnavailable(detail, retry_after_s=_retry_after(response))
+        case 400 | 409:
+            return InvalidInput(field or "request", detail)
+        case _:
+            logger.error("The proxy answered %s to %s: %s", response.status_code, response.request.url.path, detail)
+            return ProxyUnavailable("The sandbox service failed to answer.")
+
+
+def _retry_after(response: httpx.Response) -> int:
+    value = response.headers.get("Retry-After", "")
+    return int(value) if value.isdigit() else 2
+
+
+@cache
+def _shared() -> ProxyClient:
+    return ProxyClient(settings.PROXY_URL, settings.PROXY_TOKEN)
+
+
+_instead: list[ProxyClient] = []
+
+
+def proxy() -> ProxyClient:
+    """Return this process's client."""
+    return _instead[-1] if _instead else _shared()
+
+
+@contextmanager
+def using(client: ProxyClient) -> Iterator[ProxyClient]:
+    """Put another client in place for a while, in all threads: the seam that tests use."""
+    _instead.append(client)
+    try:
+        yield client
+    finally:
+        _instead.remove(client)
+        client.close()

@@ -1,0 +1,218 @@
+"""Running code in sessions."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from sessions_app.exceptions import (
+    InvalidInput,
+    QueueFull,
+    SandboxwebError,
+    Unsupported,
+)
+from sessions_app.limits import MAX_LIVE_EXECUTIONS, check_code, check_env, check_libraries, check_seconds, check_stdin
+from sessions_app.models import Execution, IdempotencyRecord, Session
+from sessions_app.models.execution import ATTENTION
+from sessions_app.proxy_client import proxy
+from sessions_app.services import settlement
+from sessions_app.services.connections import release_connection
+from sessions_app.services.sessions import create_session, policy_of, require_active, terminate_session
+from sessions_app.services.settlement import settle_execution, start_execution
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+logger = logging.getLogger(__name__)
+
+__all__ = [
+    "cancel_execution",
+    "complete_execution",
+    "complete_one_shot",
+    "follow_execution",
+    "run_once",
+    "settle_execution",
+    "start_execution",
+    "submit_execution",
+]
+
+
+def submit_execution(
+    *,
+    session: Session,
+    code: str,
+    actor: str,
+    libraries: Sequence[str] = (),
+    timeout: float | None = None,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    context: str | None = None,
+    execution_id: uuid.UUID | None = None,
+    claim: IdempotencyRecord | None = None,
+) -> Execution:
+    """Write the row of an execution: `running` when nothing else is live in the session, else `queued`.
+
+    `timeout` is in seconds. The same `execution_id` again returns the row that is there. `claim` is tied to the row as
+    it is written. Raises InvalidInput, SessionNotActive, SessionGone or QueueFull, and leaves nothing behind then.
+    """
+    execution = Execution(
+        session=session,
+        code=check_code(code),
+        libraries=check_libraries(libraries),
+        timeout_s=_timeout(session, timeout),
+        stdin=check_stdin(stdin),
+        env=check_env(env or {}),
+        context=_context(session, context),
+    )
+    if execution_id is not None:
+        execution.pk = execution_id
+        if known := Execution.objects.filter(pk=execution_id).select_related("session__template").first():
+            return _the_same(known, execution)
+    return _insert(execution, session, claim=claim, actor=actor)
+
+
+def _insert(execution: Execution, session: Session, *, claim: IdempotencyRecord | None, actor: str) -> Execution:
+    now = timezone.now()
+    try:
+        with transaction.atomic():
+            status = session.admit(now)
+            if status is not None:
+                execution.status = status
+                execution.created_at, execution.attend_at = now, now + ATTENTION
+                execution.started_at = now if status == Execution.Status.RUNNING else None
+                execution.save(force_insert=True)
+                if claim is not None:
+                    claim.attach(session=session, execution=execution)
+    except IntegrityError:
+        known = Execution.objects.filter(pk=execution.pk).select_related("session__template").first()
+        if known is None:
+            raise
+        return _the_same(known, execution)
+    if status is None:
+        session.refresh_from_db()
+        require_active(session, actor=actor)
+        raise QueueFull("Too many executions wait in this session. Try again when some have ended.")
+    return execution
+
+
+def _the_same(known: Execution, wanted: Execution) -> Execution:
+    if known.session_id != wanted.session_id or known.code != wanted.code:
+        raise InvalidInput("execution_id", "This id was used for another execution.")
+    return known
+
+
+def _timeout(session: Session, timeout: float | None) -> float:
+    if timeout is None:
+        return session.execution_timeout_s
+    if not 0 < timeout <= session.execution_timeout_s:
+        check_seconds("timeout", timeout, ceiling=policy_of(session.template).execution_timeout_max_s)
+    return timeout
+
+
+def _context(session: Session, context: str | None) -> str:
+    if context and not session.capabilities.get("contexts"):
+        raise Unsupported("context", "The sandbox of this session keeps no contexts.")
+    return context or ""
+
+
+def complete_execution(execution: Execution, *, actor: str) -> Execution:
+    """Have an execution run, wait for its end and return it settled. The code's own failure is a result, not an error.
+
+    One that is settled already is returned as it is; one that runs already is joined. Raises Unsupported (a library),
+    SandboxFailed, QueueFull or ProxyUnavailable; after the last, and when this process dies, whoever looks at the
+    execution next, or the reaper, settles it.
+    """
+    if not execution.is_live:
+        return execution
+    body = settlement.request_of(execution)
+    release_connection()
+    try:
+        reply = _wait(execution, body)
+    except SandboxwebError as error:
+        settlement.not_run(execution, error, actor=actor)
+        if not execution.is_live and execution.status == Execution.Status.CANCELLED:
+            return execution
+        raise
+    settlement.finish_from_reply(execution, reply, actor=actor)
+    return execution
+
+
+def _wait(execution: Execution, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask the proxy for the result; one that waits in the queue may take as long as all before it."""
+    places = 1 if execution.status == Execution.Status.RUNNING else MAX_LIVE_EXECUTIONS
+    return proxy().execute(execution.session_id, body, wait_s=places * execution.timeout_s)
+
+
+def follow_execution(execution: Execution, *, actor: str, after: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the journal's events with `seq > after` as they come, and settle the execution at its end.
+
+    Start it first. A stream that breaks raises ProxyUnavailable; it is taken up again with `after`.
+    """
+    release_connection()
+    for event in proxy().events(execution.session_id, execution.pk, after=after):
+        yield event
+        if event["type"] == "exit":
+            settle_execution(execution, actor=actor)
+            return
+
+
+def cancel_execution(*, execution: Execution, actor: str, user: User | None = None) -> Execution:
+    """End a live execution, keeping its output so far; one that ended stays as it is."""
+    if execution.is_live:
+        settlement.stop_execution(execution, actor=actor, user_id=None if user is None else user.pk, reason="cancelled")
+    return execution
+
+
+def run_once(
+    *,
+    owner: User,
+    code: str,
+    actor: str,
+    lang: str | None = None,
+    template: str | None = None,
+    libraries: Sequence[str] = (),
+    timeout: float | None = None,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    claim: IdempotencyRecord | None = None,
+) -> Execution:
+    """Run code in a session of its own, which ends with it whatever happens; return the settled execution."""
+    check_code(code)
+    check_libraries(libraries)
+    check_stdin(stdin)
+    session = create_session(owner=owner, actor=actor, lang=lang, template=template, env=env, one_shot=True)
+    try:
+        execution = submit_execution(
+            session=session,
+            code=code,
+            actor=actor,
+            libraries=libraries,
+            timeout=timeout,
+            stdin=stdin,
+            claim=claim,
+        )
+    except BaseException:
+        end_one_shot(session, actor=actor)
+        raise
+    return complete_one_shot(execution, actor=actor)
+
+
+def complete_one_shot(execution: Execution, *, actor: str) -> Execution:
+    """Have a one-shot's execution run, or join its run, and end its session whatever happens."""
+    try:
+        return complete_execution(execution, actor=actor)
+    finally:
+        end_one_shot(execution.session, actor=actor)
+
+
+def end_one_shot(session: Session, *, actor: str) -> None:
+    """End a one-shot session; what the proxy's absence prevents, the reaper does."""
+    try:
+        terminate_session(session=session, reason=Session.Reason.USER, actor=actor)
+    except SandboxwebError as error:
+        logger.warning("One-shot session %s is left to the reaper: %s", session.pk, error)

@@ -1,0 +1,167 @@
+"""What came of an execution, as the columns of its row: from the proxy's answer, or from the sandbox's journal.
+
+All of it comes out of a sandbox, so nothing here trusts its size, its type or its characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sessions_app.limits import OUTPUT_LIMIT_BYTES
+from sessions_app.models import Execution
+
+Status = Execution.Status
+
+FINAL = frozenset(Status.values) - {Status.QUEUED, Status.RUNNING}
+STATUS_BY_EXIT_REASON = {
+    "timed_out": Status.TIMED_OUT,
+    "cancelled": Status.CANCELLED,
+    "out_of_memory": Status.OUT_OF_MEMORY,
+}
+MAX_INT32 = 2**31 - 1
+MAX_INT64 = 2**63 - 1
+
+
+@dataclass
+class Outcome:
+    """Be the final status and the values that go with it."""
+
+    status: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def from_reply(reply: Mapping[str, Any]) -> Outcome:
+    """Read the proxy's answer to an execute that waited."""
+    status = str(reply.get("status", ""))
+    stdout, cut_out = kept(reply.get("stdout"))
+    stderr, cut_err = kept(reply.get("stderr"))
+    values = {
+        **_measures(reply),
+        "stdout": stdout,
+        "stderr": stderr,
+        "results": clean(_list(reply.get("results"))),
+        "artifacts": clean(_list(reply.get("artifacts"))),
+        "hint": kept(reply.get("hint"))[0],
+        "error": kept(reply.get("error"))[0],
+        "truncated": bool(reply.get("truncated")) or cut_out or cut_err,
+        "started_at": _instant(reply.get("started_at")),
+        "last_seq": _integer(reply.get("last_seq"), MAX_INT64) or 0,
+    }
+    return Outcome(status if status in FINAL else Status.ERROR, values)
+
+
+@dataclass
+class Journal:
+    """Be what the events read so far add up to."""
+
+    started_at: datetime | None = None
+    outcome: Outcome | None = None
+    partial: dict[str, Any] = field(default_factory=dict)
+
+
+def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
+    """Add a journal's events up; `outcome` is None while there is no `exit`."""
+    journal = Journal()
+    parts: dict[str, list[str]] = {"stdout": [], "stderr": []}
+    results: list[Any] = []
+    truncated, last_seq = False, 0
+    end: Mapping[str, Any] | None = None
+    for event in events:
+        kind, data = event.get("type"), event.get("data")
+        last_seq = max(last_seq, _integer(event.get("seq"), MAX_INT64) or 0)
+        if kind in parts:
+            parts[str(kind)].append(str(data))
+        elif kind == "started":
+            journal.started_at = _instant(event.get("at"))
+        elif kind == "truncated" and isinstance(data, Mapping):
+            truncated = True
+            parts.get(str(data.get("stream")), []).append(omitted(data.get("omitted_bytes")))
+        elif kind == "result":
+            results.append(data)
+        elif kind == "exit" and isinstance(data, Mapping):
+            end = data
+    stdout, cut_out = kept("".join(parts["stdout"]))
+    stderr, cut_err = kept("".join(parts["stderr"]))
+    journal.partial = {
+        "stdout": stdout,
+        "stderr": stderr,
+        "results": clean(results),
+        "truncated": truncated or cut_out or cut_err,
+        "started_at": journal.started_at,
+        "last_seq": last_seq,
+    }
+    if end is not None:
+        journal.outcome = Outcome(_status_of(end), {**journal.partial, **_measures(end)})
+    return journal
+
+
+def kept(text: object) -> tuple[str, bool]:
+    """Return text as every database can keep it, its middle cut out when it is too long, and whether that was done."""
+    if not isinstance(text, str):
+        return "", False
+    raw = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
+    if len(raw) <= OUTPUT_LIMIT_BYTES:
+        return raw.decode(), False
+    half = OUTPUT_LIMIT_BYTES // 2
+    head, tail = raw[:half].decode("utf-8", "ignore"), raw[-half:].decode("utf-8", "ignore")
+    return head + omitted(len(raw) - 2 * half) + tail, True
+
+
+def clean(value: Any) -> Any:
+    """Return JSON whose texts every database can keep."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    if isinstance(value, Mapping):
+        return {clean(str(key)): clean(item) for key, item in value.items()}
+    return value
+
+
+def omitted(count: object) -> str:
+    """Return what stands where output was cut."""
+    return f"\n[… {_integer(count, MAX_INT64) or 0} bytes omitted …]\n"
+
+
+def _status_of(end: Mapping[str, Any]) -> str:
+    status = str(end.get("status", ""))
+    if status in FINAL:
+        return status
+    if end.get("reason") in STATUS_BY_EXIT_REASON:
+        return STATUS_BY_EXIT_REASON[str(end["reason"])]
+    return Status.SUCCEEDED if end.get("exit_code") == 0 else Status.FAILED
+
+
+def _measures(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "exit_code": _integer(source.get("exit_code"), MAX_INT32),
+        "signal": _integer(source.get("signal"), MAX_INT32),
+        "duration_ms": _number(source.get("duration_ms")),
+        "cpu_ms": _number(source.get("cpu_ms")),
+        "max_rss_bytes": _integer(source.get("max_rss_bytes"), MAX_INT64),
+    }
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _integer(value: object, bound: int) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= bound else None
+
+
+def _number(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < MAX_INT64:
+        return None
+    return float(value)
+
+
+def _instant(value: object) -> datetime | None:
+    seconds = _number(value)
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError):
+        return None

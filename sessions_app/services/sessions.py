@@ -1,0 +1,270 @@
+"""Making, keeping and ending sessions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from sessions_app.exceptions import (
+    InvalidInput,
+    ProxyUnavailable,
+    SandboxwebError,
+    SessionGone,
+    SessionNotActive,
+    Unsupported,
+)
+from sessions_app.limits import check_env, check_metadata, check_seconds
+from sessions_app.models import Execution, IdempotencyRecord, SandboxTemplate, Session, SessionEvent, TimeoutPolicy
+from sessions_app.models.session import PENDING_LEASE
+from sessions_app.proxy_client import proxy
+from sessions_app.services.connections import release_connection
+from sessions_app.services.settlement import stop_execution
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LANGUAGE = "python"
+# A one-shot session has nothing to wait for between its making, its execution and its end.
+ONE_SHOT_IDLE_S = 30
+
+
+def create_session(
+    *,
+    owner: User,
+    actor: str,
+    lang: str | None = None,
+    template: str | None = None,
+    keep_template: bool = False,
+    idle_timeout: int | None = None,
+    max_lifetime: int | None = None,
+    execution_timeout: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    one_shot: bool = False,
+    claim: IdempotencyRecord | None = None,
+) -> Session:
+    """Make a session with its sandbox, and return it active.
+
+    Time-outs are in seconds, by default those of the template's policy. `claim` is tied to the row as it is written.
+    Raises InvalidInput, Unsupported, ProxyUnavailable or SandboxFailed; the row is then `failed`, if there is one.
+    """
+    metadata, env = check_metadata(metadata or {}), check_env(env or {})
+    made_from = find_template(lang=lang, template=template)
+    policy = policy_of(made_from)
+    durations = _durations(policy, idle_timeout, max_lifetime, execution_timeout)
+    if one_shot:
+        durations["idle_timeout_s"] = min(ONE_SHOT_IDLE_S, durations["idle_timeout_s"])
+    session = Session(
+        owner=owner,
+        template=made_from,
+        lang=made_from.lang,
+        keep_template=keep_template,
+        metadata=metadata,
+        env=env,
+        is_one_shot=one_shot,
+        attend_at=timezone.now() + PENDING_LEASE,
+        **durations,
+    )
+    with transaction.atomic():
+        session.save(force_insert=True)
+        if claim is not None:
+            claim.attach(session=session)
+    return _give_sandbox(session, actor=actor)
+
+
+def _give_sandbox(session: Session, *, actor: str) -> Session:
+    template = session.template
+    body = {
+        "session_id": str(session.pk),
+        **template.spec(keep_template=session.keep_template),
+        "env": {**template.env, **session.env},
+    }
+    user_id = session.owner_id
+    release_connection()
+    try:
+        answer = proxy().create_session(body)
+    except SandboxwebError as error:
+        session.fail(reason=Session.Reason.ERROR, error=error.message, actor=actor)
+        raise
+    active = session.activate(
+        sandbox=str(answer.get("sandbox", ""))[:255],
+        backend=str(answer.get("backend", ""))[:64],
+        capabilities=answer.get("capabilities") or {},
+        actor=actor,
+        user_id=user_id,
+    )
+    if not active:
+        _destroy_unwanted(session)
+        session.refresh_from_db()
+        raise gone(session)
+    return session
+
+
+def _destroy_unwanted(session: Session) -> None:
+    """Destroy the sandbox of a session that was ended while it was being made; the reaper would find it too."""
+    try:
+        proxy().delete_session(session.pk)
+    except SandboxwebError as error:
+        logger.warning("Session %s ended before it began, and its sandbox is still there: %s", session.pk, error)
+
+
+def find_template(*, lang: str | None, template: str | None) -> SandboxTemplate:
+    """Return the enabled template of that name, else the default one of the language (Python when none is named)."""
+    templates = SandboxTemplate.objects.enabled().select_related("timeout_policy")
+    if template is not None:
+        named = templates.filter(name=template).first()
+        if named is None:
+            raise InvalidInput("template", f"There is no template {template!r}.")
+        if lang is not None and lang != named.lang:
+            raise InvalidInput("lang", f"The template {template!r} is for {named.lang}.")
+        return named
+    lang = lang or DEFAULT_LANGUAGE
+    default = templates.filter(lang=lang, is_default=True).first()
+    if default is None:
+        known = sorted(set(templates.filter(is_default=True).values_list("lang", flat=True)))
+        raise Unsupported("lang", f"This server cannot run {lang!r}. It can run: {', '.join(known) or 'nothing'}.")
+    return default
+
+
+def policy_of(template: SandboxTemplate) -> TimeoutPolicy:
+    """Return the policy that holds for a template's sessions."""
+    return template.timeout_policy or TimeoutPolicy.objects.filter(is_default=True).first() or TimeoutPolicy()
+
+
+def _durations(
+    policy: TimeoutPolicy, idle_timeout: int | None, max_lifetime: int | None, execution_timeout: int | None
+) -> dict[str, int]:
+    given = {"idle_timeout": idle_timeout, "max_lifetime": max_lifetime, "execution_timeout": execution_timeout}
+    durations = {}
+    for name, value in given.items():
+        if value is None:
+            value = getattr(policy, f"{name}_default_s")
+        else:
+            check_seconds(name, value, ceiling=getattr(policy, f"{name}_max_s"))
+        durations[f"{name}_s"] = value
+    return durations
+
+
+def require_active(session: Session, *, actor: str) -> Session:
+    """Return the session if it can run code. Raise SessionNotActive while it is being made, SessionGone once it ended.
+
+    One whose deadline has come is ended on the spot, so nobody has to wait for the reaper to be told the truth.
+    """
+    if session.is_expired(timezone.now()):
+        expire_session(session, actor=actor)
+    if session.status == Session.Status.ACTIVE:
+        return session
+    if session.status == Session.Status.PENDING:
+        raise SessionNotActive("The session is still being made.")
+    raise gone(session)
+
+
+def gone(session: Session) -> SessionGone:
+    """Return the exception that says why a session is over, and what to do."""
+    reason = Session.Reason(session.termination_reason or Session.Reason.ERROR)
+    message = f"The session ended ({reason.label[0].lower()}{reason.label[1:]}). Make a new one."
+    return SessionGone(message, termination_reason=reason.value)
+
+
+def expire_session(session: Session, *, actor: str) -> bool:
+    """End a session whose deadline has come; False when it was renewed, or ended by another, meanwhile.
+
+    Its sandbox is destroyed here if the proxy is there, else by the reaper: for its user it is over either way.
+    """
+    if not session.begin_expiry(actor=actor):
+        session.refresh_from_db()
+        return False
+    try:
+        finish_termination(session, actor=actor)
+    except SandboxwebError as error:
+        logger.warning("Session %s expired, and its sandbox is still there: %s", session.pk, error)
+    return True
+
+
+def terminate_session(*, session: Session, reason: str, actor: str, user: User | None = None) -> Session:
+    """End a session: its live executions are cancelled, its sandbox is destroyed. One that ended stays as it is.
+
+    Raises ProxyUnavailable when the proxy is away: the session is then closed for its user, and the reaper ends it.
+    """
+    user_id = None if user is None else user.pk
+    if session.status in (Session.Status.PENDING, Session.Status.ACTIVE):
+        if session.is_expired(timezone.now()):
+            reason = session.expiry_reason(timezone.now())
+        if not session.begin_end(reason=reason, actor=actor, user_id=user_id):
+            session.refresh_from_db()
+            if session.status in (Session.Status.PENDING, Session.Status.ACTIVE):
+                # It became active between the reading and the swap; now it can only end.
+                session.begin_end(reason=reason, actor=actor, user_id=user_id)
+    if session.status == Session.Status.TERMINATING:
+        finish_termination(session, actor=actor, user_id=user_id)
+    return session
+
+
+def finish_termination(session: Session, *, actor: str, user_id: int | None = None) -> None:
+    """Do what a terminating session still needs; whoever does it again does no harm. Raises for the proxy's absence."""
+    for execution in Execution.objects.filter(session_id=session.pk).live():
+        stop_execution(execution, actor=actor, user_id=user_id, reason=session.termination_reason)
+    release_connection()
+    proxy().delete_session(session.pk)
+    if not session.finish_end(actor=actor, user_id=user_id):
+        session.refresh_from_db()
+
+
+def renew_session(
+    *, session: Session, actor: str, idle_timeout: int | None = None, user: User | None = None
+) -> Session:
+    """Start the idle clock again, with another idle time-out (seconds) if one is given."""
+    require_active(session, actor=actor)
+    values: dict[str, Any] = {}
+    if idle_timeout is not None:
+        check_seconds("idle_timeout", idle_timeout, ceiling=policy_of(session.template).idle_timeout_max_s)
+        values["idle_timeout_s"] = idle_timeout
+    return _change(session, values, active=True, type_=SessionEvent.Type.RENEWED, actor=actor, user=user)
+
+
+def update_session(
+    *,
+    session: Session,
+    actor: str,
+    metadata: Mapping[str, str] | None = None,
+    idle_timeout: int | None = None,
+    max_lifetime: int | None = None,
+    execution_timeout: int | None = None,
+    user: User | None = None,
+) -> Session:
+    """Change metadata (as a whole) and time-outs (seconds) within the policy's ceilings; what is None stays."""
+    require_active(session, actor=actor)
+    values: dict[str, Any] = {}
+    if metadata is not None:
+        values["metadata"] = check_metadata(metadata)
+    given = {"idle_timeout": idle_timeout, "max_lifetime": max_lifetime, "execution_timeout": execution_timeout}
+    policy = policy_of(session.template) if any(value is not None for value in given.values()) else None
+    for name, value in given.items():
+        if value is not None:
+            check_seconds(name, value, ceiling=getattr(policy, f"{name}_max_s"))
+            values[f"{name}_s"] = value
+    if not values:
+        return session
+    return _change(session, values, active=False, type_=SessionEvent.Type.UPDATED, actor=actor, user=user)
+
+
+def _change(
+    session: Session, values: dict[str, Any], *, active: bool, type_: str, actor: str, user: User | None
+) -> Session:
+    with transaction.atomic():
+        changed = session.change(now=timezone.now(), active=active, **values)
+        if changed:
+            SessionEvent.objects.create(
+                session=session, type=type_, actor=actor, user=user, data={key: values[key] for key in sorted(values)}
+            )
+    if not changed:
+        session.refresh_from_db()
+        require_active(session, actor=actor)
+        raise ProxyUnavailable("The session changed at the same moment. Try again.")
+    return session

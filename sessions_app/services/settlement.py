@@ -1,0 +1,174 @@
+"""Finding out what became of executions, from the sandbox's journal: nobody has to have waited for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from django.utils import timezone
+
+from sessions_app.exceptions import (
+    ExecutionUnknown,
+    InvalidInput,
+    ProxyUnreachable,
+    QueueFull,
+    SandboxFailed,
+    SandboxwebError,
+)
+from sessions_app.limits import OUTPUT_LIMIT_BYTES
+from sessions_app.models import Execution, Session
+from sessions_app.models.execution import ATTENTION
+from sessions_app.proxy_client import proxy
+from sessions_app.services import outcome
+from sessions_app.services.connections import release_connection
+
+logger = logging.getLogger(__name__)
+
+Status = Execution.Status
+
+LOST = "The sandbox was lost before the result was known."
+# How long an end is waited for after a cancellation: killing a process tree takes milliseconds.
+CANCEL_PATIENCE_S = 3.0
+
+
+def request_of(execution: Execution) -> dict[str, Any]:
+    """Return the proxy's request for an execution; always the same one, so that a repetition joins it."""
+    template = execution.session.template
+    body: dict[str, Any] = {
+        "execution_id": str(execution.pk),
+        "code": execution.code,
+        "libraries": [*template.libraries, *(name for name in execution.libraries if name not in template.libraries)],
+        "timeout": execution.timeout_s,
+        "env": execution.env,
+        "output_limit_bytes": OUTPUT_LIMIT_BYTES,
+    }
+    if execution.stdin is not None:
+        body["stdin"] = execution.stdin
+    if execution.context:
+        body["context"] = execution.context
+    return body
+
+
+def settle_execution(execution: Execution, *, actor: str) -> Execution:
+    """Look once, without waiting, at what became of a live execution, and write it down. Never raises for the proxy."""
+    if not execution.is_live:
+        return execution
+    release_connection()
+    try:
+        journal = outcome.from_events(proxy().journal(execution.session_id, execution.pk))
+    except ExecutionUnknown:
+        _look_for_the_unknown(execution, actor=actor)
+    except SandboxFailed as error:
+        lose_session(execution.session, error=error.message, actor=actor)
+        execution.refresh_from_db()
+    except SandboxwebError as error:
+        logger.info("Execution %s could not be settled now: %s", execution.pk, error)
+    else:
+        write_journal(execution, journal, actor=actor)
+    return execution
+
+
+def write_journal(execution: Execution, journal: outcome.Journal, *, actor: str) -> bool:
+    """Write what the journal says; True when it is the end."""
+    if journal.outcome is not None:
+        execution.finish(journal.outcome.status, actor=actor, values=_known(journal.outcome.values))
+        return True
+    if journal.started_at is not None and execution.status == Status.QUEUED:
+        execution.begin(actor=actor)
+    return False
+
+
+def finish_from_reply(execution: Execution, reply: Mapping[str, Any], *, actor: str) -> None:
+    """Write the answer of an execute that waited."""
+    result = outcome.from_reply(reply)
+    execution.finish(result.status, actor=actor, values=_known(result.values))
+
+
+def stop_execution(execution: Execution, *, actor: str, user_id: int | None = None, reason: str = "") -> None:
+    """Kill a live execution and keep its output so far; whatever the sandbox says, it is over afterwards.
+
+    Raises ProxyUnavailable, with nothing changed, when the proxy is away.
+    """
+    partial: Mapping[str, Any] = {}
+    release_connection()
+    try:
+        proxy().cancel(execution.session_id, execution.pk)
+        events = proxy().journal(execution.session_id, execution.pk, patience_s=CANCEL_PATIENCE_S, follow=True)
+        journal = outcome.from_events(events)
+        if journal.outcome is not None:
+            result = journal.outcome
+            execution.finish(result.status, actor=actor, user_id=user_id, reason=reason, values=_known(result.values))
+            return
+        partial = journal.partial
+    except (ExecutionUnknown, SandboxFailed) as error:
+        logger.info("Execution %s left no journal: %s", execution.pk, error)
+    execution.finish(Status.CANCELLED, actor=actor, user_id=user_id, reason=reason, values=_known(partial))
+
+
+def lose_session(session: Session, *, error: str, actor: str) -> None:
+    """Write that a session's sandbox is gone: the session `failed`, reason `lost`, its live executions `lost`.
+
+    A session that was being ended has reached what was wanted.
+    """
+    session.refresh_from_db()
+    ended_on_purpose = session.status in (Session.Status.TERMINATING, Session.Status.TERMINATED)
+    if session.status == Session.Status.TERMINATING:
+        session.finish_end(actor=actor)
+    else:
+        session.fail(reason=Session.Reason.LOST, error=error, actor=actor)
+    status = Status.CANCELLED if ended_on_purpose else Status.LOST
+    for execution in Execution.objects.filter(session_id=session.pk).live():
+        execution.finish(status, actor=actor, reason=error, values={} if ended_on_purpose else {"error": LOST})
+
+
+def start_execution(execution: Execution, *, actor: str) -> Execution:
+    """Hand an execution to the sandbox without waiting for its end; handing it over again changes nothing."""
+    body = request_of(execution)
+    release_connection()
+    try:
+        proxy().start(execution.session_id, body)
+    except SandboxwebError as error:
+        not_run(execution, error, actor=actor)
+        raise
+    return execution
+
+
+def not_run(execution: Execution, error: SandboxwebError, *, actor: str) -> None:
+    """Write down what an error of the proxy's answer to an execute says about the execution.
+
+    When nobody can know whether the code runs, nothing is written: the journal will tell.
+    """
+    if isinstance(error, InvalidInput):
+        execution.finish(Status.FAILED, actor=actor, reason=error.message, values={"error": error.message})
+    elif isinstance(error, QueueFull):
+        execution.finish(Status.CANCELLED, actor=actor, reason=error.message, values={"error": error.message})
+    elif isinstance(error, ProxyUnreachable):
+        execution.finish(Status.ERROR, actor=actor, reason=error.message, values={"error": "The code was not run."})
+    elif isinstance(error, SandboxFailed):
+        lose_session(execution.session, error=error.message, actor=actor)
+        execution.refresh_from_db()
+
+
+def _look_for_the_unknown(execution: Execution, *, actor: str) -> None:
+    """Deal with a live execution that the sandbox does not know: its web process died before handing it over.
+
+    It may still be on its way, or not be the next in the queue. Else it is handed over now; but when a later one of
+    the session has already run, the sandbox may have run and forgotten it, and code is never run twice.
+    """
+    age = timezone.now() - execution.created_at
+    others = Execution.objects.filter(session_id=execution.session_id).exclude(pk=execution.pk)
+    if age < ATTENTION or others.live().filter(created_at__lt=execution.created_at).exists():
+        return
+    if others.filter(created_at__gt=execution.created_at, started_at__isnull=False).exists():
+        execution.finish(Status.LOST, actor=actor, reason="unknown to its sandbox", values={"error": LOST})
+        return
+    try:
+        start_execution(execution, actor=actor)
+    except SandboxwebError as error:
+        logger.info("Execution %s could not be handed over: %s", execution.pk, error)
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out an instant that nobody told, so that the one in the row stays."""
+    return {name: value for name, value in values.items() if not (name == "started_at" and value is None)}
