@@ -22,7 +22,7 @@ Settings, from the environment or a file .env beside this script:
   DATA_DIR (var)       database, credentials.env, logs
   PYTHON               the interpreter to make .venv from
 
-docs/configuration.md has all of them.
+docs/settings.md has all of them.
 TEXT
 }
 
