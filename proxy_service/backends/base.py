@@ -1,0 +1,186 @@
+"""What a backend and its sandboxes promise to the rest of the proxy.
+
+The proxy keeps nothing that a sandbox could not tell it again: who it was assigned to, what runs in it, and every
+event of every execution live in the sandbox's agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+EventType = Literal["started", "stdout", "stderr", "truncated", "result", "error", "exit"]
+ExitReason = Literal["exited", "timed_out", "cancelled", "out_of_memory", "killed"]
+
+LIBRARIES_PATH = ".sandboxweb/lib"
+"""Where libraries are unpacked, relative to the workspace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bound what one sandbox may use.
+
+    `memory_bytes` is for processes: where files live in memory (a tmpfs), the backend adds `disk_bytes` to the
+    memory limit of the whole, so that files do not eat what the code was promised.
+    """
+
+    memory_bytes: int
+    cpus: float
+    pids: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """Say everything that decides how a sandbox is made; equal specs make interchangeable sandboxes."""
+
+    lang: str
+    limits: Limits
+    image: str | None = None
+    network: Literal["none", "host"] = "none"
+    preload: tuple[str, ...] = ()
+    template: str | None = None
+    keep_template: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values, as a container's label holds it."""
+        return {**asdict(self), "preload": list(self.preload)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SandboxSpec:
+        """Read back what `to_dict` gave. Raises KeyError, TypeError or ValueError on anything else."""
+        fields = {**data, "limits": Limits(**data["limits"]), "preload": tuple(data.get("preload", ()))}
+        return cls(**fields)
+
+    def digest(self) -> str:
+        """Return a short name of the spec's content."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """Ask for one run of code. `python_path` entries are relative to the workspace."""
+
+    execution_id: str
+    code: bytes
+    lang: str
+    timeout_s: float
+    output_limit_bytes: int
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes | None = None
+    python_path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxEvent:
+    """Tell one thing that an execution did. `seq` counts from 1 without a gap; `exit` is always the last.
+
+    `data` by type: `started` {}, `truncated` {stream, omitted_bytes}, `exit` {exit_code, signal, reason, duration_ms,
+    cpu_ms, max_rss_bytes, stdout_bytes, stderr_bytes, background}. `body` holds the raw bytes of stdout and stderr.
+    """
+
+    seq: int
+    type: str
+    at: float
+    data: Mapping[str, Any] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Sandbox(ABC):
+    """Be one isolated place that runs code. Only one execution runs in it at a time; the caller queues.
+
+    `capabilities` says honestly what this sandbox can do: `contexts`, `resume`, `files`, `libraries`, `stdin` (bools),
+    `python` (the version that code meets, "3.11.2", or None), `python_platform` (uv's name of its platform, when it
+    is not the host's), `limits` (the names of the limits that really bind), `backend`.
+    """
+
+    def __init__(self, name: str, spec: SandboxSpec, *, created_at: float | None = None) -> None:
+        self.name = name
+        self.spec = spec
+        self.created_at = time.time() if created_at is None else created_at
+        self.capabilities: dict[str, Any] = {}
+        self.session_id: str | None = None
+        self.assigned_digest: str | None = None
+        self.broken = asyncio.Event()
+        self.broken_reason = ""
+        self.execution_ids: tuple[str, ...] = ()
+        """The executions that a sandbox which was found again had in its journal, oldest first."""
+
+    def mark_broken(self, reason: str) -> None:
+        """Note, once, that the sandbox died by itself or had to be given up."""
+        if not self.broken.is_set():
+            self.broken_reason = reason
+            self.broken.set()
+
+    @abstractmethod
+    async def assign(self, session_id: str, digest: str, env: Mapping[str, str]) -> None:
+        """Give the sandbox to a session, for good; sets `session_id` and `assigned_digest`. Raises SandboxBroken."""
+
+    @abstractmethod
+    def execute(self, request: ExecRequest) -> AsyncIterator[SandboxEvent]:
+        """Start an execution, or join it when its id is known, and yield its events up to `exit`.
+
+        Ceasing to iterate does not stop the code. Raises SandboxBroken when the sandbox dies on the way.
+        """
+
+    @abstractmethod
+    def events(self, execution_id: str, after: int = 0) -> AsyncIterator[SandboxEvent]:
+        """Replay an execution's events with `seq > after`, then follow it up to `exit`.
+
+        Raises UnknownExecution, SandboxBroken. Any number may follow at once.
+        """
+
+    @abstractmethod
+    async def cancel(self, execution_id: str) -> None:
+        """Kill an execution with all its processes. Idempotent. Raises UnknownExecution, SandboxBroken."""
+
+    @abstractmethod
+    async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:
+        """Unpack a tar stream beneath `path`, which is relative to the workspace. Raises SandboxBroken."""
+
+    @abstractmethod
+    async def stats(self) -> dict[str, Any]:
+        """Return {memory_bytes, cpu_ms, processes, disk_bytes, disk_limit_bytes}; None where it cannot be known."""
+
+    @abstractmethod
+    async def destroy(self) -> None:
+        """Remove the sandbox and all that belongs to it, however broken it is. Idempotent; bounded in time."""
+
+
+class Backend(ABC):
+    """Make sandboxes of one kind. The constructor takes the proxy's settings and does no work."""
+
+    name: str
+
+    @abstractmethod
+    async def start(self) -> list[Sandbox]:
+        """Check that sandboxes can be made, and find this instance's own again.
+
+        Returns those that answered, assigned or not; removes what is broken. Raises BackendUnavailable with the mend.
+        """
+
+    @abstractmethod
+    async def create(self, spec: SandboxSpec, name: str) -> Sandbox:
+        """Make a sandbox that is ready to execute; leaves nothing behind when it fails or is cancelled.
+
+        Raises UnsupportedLanguage, UnsupportedSpec, SandboxStartFailed, BackendUnavailable.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of all sandboxes: those that outlive the proxy are left running, the others end."""
+
+    @abstractmethod
+    def languages(self) -> list[dict[str, str | None]]:
+        """Return what can run here: [{"lang", "version"}]."""
+
+    @abstractmethod
+    def capabilities(self) -> dict[str, Any]:
+        """Return what sandboxes of this backend can do at best, with the keys of `Sandbox.capabilities`."""

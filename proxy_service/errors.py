@@ -1,0 +1,169 @@
+"""Everything that can go wrong in the proxy, and what HTTP says about each.
+
+ProxyError
+├── InvalidRequest            400  the body or a header is wrong; `field` names what
+├── Unauthorized              401  no bearer token, or a wrong one
+├── NotFound                  404
+│   ├── UnknownSession             no sandbox of that session runs here
+│   └── UnknownExecution           the sandbox's journal does not have it (any more)
+├── Conflict                  409  the same id with another body
+├── BodyTooLarge              413
+├── Unprocessable             422  well-formed, but this server cannot do it
+│   ├── UnsupportedLanguage        names what it can run
+│   ├── UnsupportedSpec            image, network or limit that this backend cannot give
+│   └── LibraryError               the resolver's reason in plain words
+├── TooManyWaiting            429  the session's queue is full
+├── SandboxError              502  ours: the sandbox could not be made or died
+│   ├── SandboxStartFailed
+│   └── SandboxBroken              died by itself, or its agent misbehaved
+└── Unavailable               503  come back later
+    ├── BackendUnavailable         Docker is away, no user namespaces, …; `mend` says what to do
+    └── ShuttingDown               the proxy is stopping
+"""
+
+# ruff: noqa: N818 - the names say what happened, as the tree above reads
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """Carry one sentence for the caller, and the field that it is about."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+
+
+class InvalidRequest(ProxyError):
+    code = "invalid"
+
+
+class Unauthorized(ProxyError):
+    code = "unauthorized"
+
+
+class NotFound(ProxyError):
+    code = "not_found"
+
+
+class UnknownSession(NotFound):
+    code = "unknown_session"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"No sandbox of session {session_id} runs here.")
+
+
+class UnknownExecution(NotFound):
+    code = "unknown_execution"
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(f"The session's sandbox knows no execution {execution_id}.")
+
+
+class Conflict(ProxyError):
+    code = "conflict"
+
+
+class BodyTooLarge(ProxyError):
+    code = "too_large"
+
+
+class Unprocessable(ProxyError):
+    code = "unprocessable"
+
+
+class UnsupportedLanguage(Unprocessable):
+    code = "unsupported_language"
+
+    def __init__(self, lang: str, can: list[str]) -> None:
+        super().__init__(f"This server cannot run {lang!r}. It can run: {', '.join(can) or 'nothing'}.", field="lang")
+
+
+class UnsupportedSpec(Unprocessable):
+    code = "unsupported"
+
+
+class LibraryError(Unprocessable):
+    code = "library_error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, field="libraries")
+
+
+class TooManyWaiting(ProxyError):
+    code = "too_many_waiting"
+
+
+class SandboxError(ProxyError):
+    code = "sandbox_error"
+
+
+class SandboxStartFailed(SandboxError):
+    code = "sandbox_start_failed"
+
+
+class SandboxBroken(SandboxError):
+    code = "sandbox_broken"
+
+
+class Unavailable(ProxyError):
+    code = "unavailable"
+
+
+class BackendUnavailable(Unavailable):
+    """Say what is away and, in `mend`, what the administrator can do about it."""
+
+    code = "backend_unavailable"
+
+    def __init__(self, detail: str, *, mend: str = "") -> None:
+        super().__init__(detail)
+        self.mend = mend
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("The proxy is stopping. Try again in a few seconds.")
+
+
+RETRY_AFTER_S = 2
+
+_STATUS_BY_CLASS: tuple[tuple[type[ProxyError], int], ...] = (
+    (InvalidRequest, 400),
+    (Unauthorized, 401),
+    (NotFound, 404),
+    (Conflict, 409),
+    (BodyTooLarge, 413),
+    (Unprocessable, 422),
+    (TooManyWaiting, 429),
+    (SandboxError, 502),
+    (Unavailable, 503),
+)
+
+
+def http_status(error: ProxyError) -> int:
+    """Return the HTTP status that an error is answered with."""
+    return next((status for kind, status in _STATUS_BY_CLASS if isinstance(error, kind)), 500)
+
+
+def http_headers(error: ProxyError) -> dict[str, str]:
+    """Return the headers that go with an error's answer."""
+    if isinstance(error, Unavailable | TooManyWaiting):
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    return {}
+
+
+def http_body(error: ProxyError) -> dict[str, str]:
+    """Return the one shape that all errors have: `error`, `detail` and perhaps `field`."""
+    body = {"error": error.code, "detail": error.detail}
+    if error.field is not None:
+        body["field"] = error.field
+    return body
