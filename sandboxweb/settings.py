@@ -15,6 +15,7 @@ PRODUCTION = env.bool("SANDBOXWEB_PRODUCTION", default=False)
 DEBUG = env.bool("DEBUG", default=False)
 DATA_DIR = data_dir()
 SECRET_KEY = secret_key(DATA_DIR)
+VERSION = __version__
 
 APP_HOST = env.str("APP_HOST", default="127.0.0.1")
 APP_PORT = env.int("APP_PORT", default=3000)
@@ -128,7 +129,7 @@ LOGOUT_REDIRECT_URL = "/"
 X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_NAME = "sandboxweb_session"
 CSRF_COOKIE_NAME = "sandboxweb_csrf"
-CSRF_FAILURE_VIEW = "sessions_app.api.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "sessions_app.api.plain.csrf_failure"
 
 if PRODUCTION:
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
@@ -170,19 +171,19 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PARSER_CLASSES": [
         "sessions_app.api.parsers.BoundedJSONParser",
-        "rest_framework.parsers.FormParser",
+        "sessions_app.api.parsers.BoundedFormParser",
         "rest_framework.parsers.MultiPartParser",
     ],
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
     "DEFAULT_PAGINATION_CLASS": "sessions_app.api.pagination.Pages",
-    "DEFAULT_SCHEMA_CLASS": "sessions_app.api.schema.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 
 DRF_STANDARDIZED_ERRORS = {
-    "EXCEPTION_HANDLER_CLASS": "sessions_app.api.errors.ApiExceptionHandler",
-    "EXCEPTION_FORMATTER_CLASS": "sessions_app.api.errors.ApiExceptionFormatter",
+    "EXCEPTION_HANDLER_CLASS": "sessions_app.api.handler.ApiExceptionHandler",
+    "EXCEPTION_FORMATTER_CLASS": "sessions_app.api.handler.ApiExceptionFormatter",
     "ENABLE_IN_DEBUG_FOR_UNHANDLED_EXCEPTIONS": True,
 }
 
@@ -199,6 +200,14 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": True, "tryItOutEnabled": True, "displayRequestDuration": True},
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/",
+    "ENUM_NAME_OVERRIDES": {
+        "SessionStatus": "sessions_app.models.session.Session.Status",
+        "TerminationReason": "sessions_app.models.session.Session.Reason",
+        "ExecutionStatus": "sessions_app.models.execution.Execution.Status",
+        "ServerStatus": ["ok", "degraded", "unavailable"],
+        "PartStatus": ["ok", "unavailable"],
+        "TerminatedStatus": ["terminated"],
+    },
 }
 
 # --- Logs: to standard error, one line an event, and never a secret ---------------------------------------------------

@@ -1,1 +1,15 @@
-"""The admin: every model, seen and managed."""
+"""The admin: every model, seen and managed. One noun a module; importing them registers them."""
+
+from __future__ import annotations
+
+from sessions_app.admin import (
+    events,
+    executions,
+    keys,
+    policies,
+    records,
+    sandbox_templates,
+    sessions,
+)
+
+__all__ = ["events", "executions", "keys", "policies", "records", "sandbox_templates", "sessions"]

@@ -1,17 +1,64 @@
-"""The one place where exceptions become HTTP answers."""
+"""The one place where the services' exceptions get their HTTP status."""
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from typing import Any
+
+from rest_framework import exceptions as drf
+from rest_framework import status
+
+from sessions_app import exceptions as app
+
+STATUS: dict[type[app.SandboxwebError], int] = {
+    app.InvalidInput: status.HTTP_400_BAD_REQUEST,
+    app.TooLarge: status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
+    app.Unsupported: status.HTTP_422_UNPROCESSABLE_ENTITY,
+    app.Conflict: status.HTTP_409_CONFLICT,
+    app.SessionGone: status.HTTP_410_GONE,
+    app.QueueFull: status.HTTP_429_TOO_MANY_REQUESTS,
+    app.SandboxFailed: status.HTTP_502_BAD_GATEWAY,
+    app.ProxyUnavailable: status.HTTP_503_SERVICE_UNAVAILABLE,
+}
 
 
-def error_body(kind: str, code: str, detail: str, attr: str | None = None) -> dict[str, object]:
-    """Return the body of an error answer with one error in it."""
-    return {"type": kind, "errors": [{"code": code, "detail": detail, "attr": attr}]}
+class ApiError(drf.APIException):
+    """An error with a status, the field that it is about, and whatever else the caller needs to know."""
+
+    def __init__(
+        self,
+        status_code: int,
+        code: str,
+        detail: str,
+        *,
+        field: str | None = None,
+        retry_after_s: int | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep what the answer is made of; `retry_after_s` becomes the `Retry-After` header."""
+        super().__init__(detail, code)
+        self.status_code = status_code
+        self.field = field
+        self.wait = retry_after_s
+        self.extra = extra or {}
 
 
-def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Answer a form that came without its CSRF token."""
-    return JsonResponse(
-        error_body("client_error", "csrf_failed", f"CSRF verification failed. {reason}".strip()), status=403
+class BodyTooLargeError(ApiError):
+    """The body is larger than a request may be."""
+
+    def __init__(self, detail: str = "The body is too large.", *, field: str | None = None) -> None:
+        """Answer 413."""
+        super().__init__(status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, "too_large", detail, field=field)
+
+
+def to_api_error(error: app.SandboxwebError) -> ApiError:
+    """Return the HTTP face of an exception of the services."""
+    known = next((kind for kind in type(error).__mro__ if kind in STATUS), None)
+    reason = getattr(error, "termination_reason", None)
+    return ApiError(
+        STATUS[known] if known else status.HTTP_500_INTERNAL_SERVER_ERROR,
+        error.code,
+        error.message,
+        field=getattr(error, "field", None),
+        retry_after_s=getattr(error, "retry_after_s", None),
+        extra={} if reason is None else {"termination_reason": reason},
     )

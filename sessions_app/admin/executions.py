@@ -1,0 +1,174 @@
+"""Executions in the admin: what ran, and what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.db.models.functions import Left
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+
+from sessions_app.admin import columns
+from sessions_app.admin.base import RecordPage
+from sessions_app.exceptions import SandboxwebError
+from sessions_app.models import Actor, Execution
+from sessions_app.services.executions import cancel_execution
+
+LARGE = ("code", "stdout", "stderr", "stdin", "results", "artifacts", "env", "libraries")
+
+
+@admin.register(Execution)
+class ExecutionAdmin(RecordPage):
+    """Every execution of everybody."""
+
+    list_display = ("what", "state", "owner", "lang", "exit_code", "took", "memory", "created", "in_session")
+    list_filter = ("status", "truncated", "session__lang", "created_at")
+    list_select_related = ("session", "session__owner")
+    search_fields = ("id__startswith", "session__id__startswith", "session__owner__username__istartswith")
+    search_help_text = "Beginning of an execution's id, of its session's id or of its owner's name."
+    date_hierarchy = "created_at"
+    ordering = ("-created_at", "-id")
+    actions = ("cancel",)
+    readonly_fields = (
+        "in_session",
+        "owner",
+        "state",
+        "shown_code",
+        "shown_stdin",
+        "shown_env",
+        "shown_stdout",
+        "shown_stderr",
+        "shown_results",
+        "shown_artifacts",
+        "shown_libraries",
+        "took",
+        "cpu",
+        "memory",
+    )
+    fieldsets = (
+        (None, {"fields": ("id", "in_session", "owner", "state", ("exit_code", "signal"), "error", "hint")}),
+        ("Code", {"fields": ("shown_code", "shown_libraries", "shown_stdin", "shown_env", "context", "timeout_s")}),
+        ("Output", {"fields": ("shown_stdout", "shown_stderr", "truncated", "shown_results", "shown_artifacts")}),
+        ("Cost", {"fields": (("took", "cpu", "memory"),)}),
+        ("Clocks", {"fields": (("created_at", "started_at", "finished_at"), "last_seq")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Execution]:
+        """Read only how the code begins: a page of it must not cost megabytes."""
+        rows = super().get_queryset(request).annotate(code_start=Left("code", 200))
+        return rows.defer(*LARGE)
+
+    @admin.display(description="code")
+    def what(self, execution: Any) -> SafeString:
+        """Show how the code begins."""
+        return columns.first_line(execution.code_start)
+
+    @admin.display(description="status", ordering="status")
+    def state(self, execution: Execution) -> SafeString:
+        """Show the status in its colour."""
+        return columns.badge(execution.status, execution.get_status_display())
+
+    @admin.display(description="owner", ordering="session__owner__username")
+    def owner(self, execution: Execution) -> str:
+        """Show whose it is."""
+        return str(execution.session.owner)
+
+    @admin.display(description="language", ordering="session__lang")
+    def lang(self, execution: Execution) -> str:
+        """Show the session's language."""
+        return execution.session.lang
+
+    @admin.display(description="took", ordering="duration_ms")
+    def took(self, execution: Execution) -> str:
+        """Show the duration."""
+        return columns.milliseconds(execution.duration_ms)
+
+    @admin.display(description="CPU", ordering="cpu_ms")
+    def cpu(self, execution: Execution) -> str:
+        """Show the CPU time."""
+        return columns.milliseconds(execution.cpu_ms)
+
+    @admin.display(description="peak memory", ordering="max_rss_bytes")
+    def memory(self, execution: Execution) -> str:
+        """Show the peak memory."""
+        return columns.size(execution.max_rss_bytes)
+
+    @admin.display(description="created", ordering="created_at")
+    def created(self, execution: Execution) -> SafeString | str:
+        """Show its age."""
+        return columns.relative(execution.created_at)
+
+    @admin.display(description="session")
+    def in_session(self, execution: Execution) -> SafeString | str:
+        """Lead to its session."""
+        return columns.link_to("session", execution.session_id)
+
+    @admin.display(description="code")
+    def shown_code(self, execution: Execution) -> SafeString:
+        """Show the code."""
+        return columns.block(execution.code)
+
+    @admin.display(description="standard input")
+    def shown_stdin(self, execution: Execution) -> SafeString:
+        """Show what it could read."""
+        return columns.block(execution.stdin or "")
+
+    @admin.display(description="environment")
+    def shown_env(self, execution: Execution) -> SafeString:
+        """Show the names alone: the values may be its user's secrets."""
+        return columns.block("\n".join(f"{name}=…" for name in sorted(execution.env)))
+
+    @admin.display(description="standard output")
+    def shown_stdout(self, execution: Execution) -> SafeString:
+        """Show what it printed."""
+        return columns.block(execution.stdout)
+
+    @admin.display(description="standard error")
+    def shown_stderr(self, execution: Execution) -> SafeString:
+        """Show what it complained of."""
+        return columns.block(execution.stderr)
+
+    @admin.display(description="results")
+    def shown_results(self, execution: Execution) -> SafeString:
+        """Show its rich results."""
+        return columns.json_block(execution.results)
+
+    @admin.display(description="artifacts")
+    def shown_artifacts(self, execution: Execution) -> SafeString:
+        """Show the files it left."""
+        return columns.json_block(execution.artifacts)
+
+    @admin.display(description="libraries")
+    def shown_libraries(self, execution: Execution) -> str:
+        """Show what it asked for."""
+        return ", ".join(execution.libraries) or columns.NOTHING
+
+    def has_delete_permission(self, request: HttpRequest, obj: Execution | None = None) -> bool:  # type: ignore[override]
+        """Keep executions as long as their session."""
+        return False
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        """Tell whether this user may stop executions."""
+        return self.may_act(request)
+
+    @admin.action(description="Stop the selected executions", permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Execution]) -> None:
+        """Stop what still runs of the selection, as the API does, and say what came of each."""
+        stopped = over = 0
+        for execution in queryset.select_related("session"):
+            if not execution.is_live:
+                over += 1
+                continue
+            try:
+                cancel_execution(execution=execution, actor=Actor.ADMIN, user=request.user)
+            except SandboxwebError as error:
+                self.message_user(request, f"{execution.pk} could not be stopped: {error.message}", messages.ERROR)
+            else:
+                stopped += 1
+        if stopped:
+            self.message_user(request, f"{stopped} execution{'s' * (stopped != 1)} stopped.", messages.SUCCESS)
+        if over:
+            were = "execution was" if over == 1 else "executions were"
+            self.message_user(request, f"{over} {were} over already.", messages.INFO)

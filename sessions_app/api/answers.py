@@ -1,0 +1,151 @@
+"""The shapes of answers, for the documentation alone; `bodies.py` builds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from sessions_app.models import Execution, SandboxTemplate, Session
+
+
+class ErrorItem(serializers.Serializer[Any]):
+    """One thing that is wrong."""
+
+    code = serializers.CharField(help_text="A word for programs.")
+    detail = serializers.CharField(help_text="A sentence for people.")
+    attr = serializers.CharField(allow_null=True, help_text="The field that it is about, when it is about one.")
+
+
+class ErrorAnswer(serializers.Serializer[Any]):
+    """Every error has this shape."""
+
+    type = serializers.ChoiceField(["validation_error", "client_error", "server_error"])
+    errors = ErrorItem(many=True)
+
+
+class GoneAnswer(ErrorAnswer):
+    """A session that ended."""
+
+    termination_reason = serializers.ChoiceField(Session.Reason.choices)
+
+
+class SessionAnswer(serializers.Serializer[Any]):
+    """A session."""
+
+    session_id = serializers.UUIDField()
+    status = serializers.ChoiceField(Session.Status.choices)
+    lang = serializers.CharField()
+    template = serializers.CharField()
+    expires_at = serializers.DateTimeField(allow_null=True, help_text="When it ends if nothing happens in it.")
+    capabilities = serializers.DictField(help_text="What its sandbox can do.")
+    metadata = serializers.DictField(child=serializers.CharField())
+    idle_timeout = serializers.IntegerField(help_text="Seconds.")
+    max_lifetime = serializers.IntegerField(help_text="Seconds.")
+    execution_timeout = serializers.IntegerField(help_text="Seconds.")
+    keep_template = serializers.BooleanField()
+    backend = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    last_activity_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+    termination_reason = serializers.ChoiceField(Session.Reason.choices, allow_null=True)
+    error = serializers.CharField(allow_null=True, help_text="What went wrong, when something did.")
+
+
+class TerminatedAnswer(serializers.Serializer[Any]):
+    """A session that is over."""
+
+    session_id = serializers.UUIDField()
+    status = serializers.ChoiceField(["terminated"])
+    termination_reason = serializers.ChoiceField(Session.Reason.choices)
+
+
+class ResultAnswer(serializers.Serializer[Any]):
+    """What came of an execution. The user's failure is a result, not an error."""
+
+    execution_id = serializers.UUIDField()
+    session_id = serializers.UUIDField()
+    status = serializers.ChoiceField(Execution.Status.choices)
+    stdout = serializers.CharField()
+    stderr = serializers.CharField()
+    exit_code = serializers.IntegerField(allow_null=True)
+    signal = serializers.IntegerField(allow_null=True, help_text="The signal that ended it, if one did.")
+    duration_ms = serializers.FloatField(allow_null=True)
+    cpu_ms = serializers.FloatField(allow_null=True)
+    max_rss_bytes = serializers.IntegerField(allow_null=True)
+    results = serializers.ListField(child=serializers.DictField())
+    artifacts = serializers.ListField(child=serializers.DictField())
+    truncated = serializers.BooleanField(help_text="Whether the middle of its output was cut out.")
+    hint = serializers.CharField(allow_null=True)
+    error = serializers.CharField(allow_null=True, help_text="What went wrong on this server's side.")
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+
+
+class ExecutionAnswer(ResultAnswer):
+    """An execution with what was asked for."""
+
+    code = serializers.CharField()
+    libraries = serializers.ListField(child=serializers.CharField())
+    timeout = serializers.FloatField(help_text="Seconds.")
+    context = serializers.CharField(allow_null=True)
+
+
+class LimitsAnswer(serializers.Serializer[Any]):
+    """The limits of a sandbox."""
+
+    memory_bytes = serializers.IntegerField()
+    cpus = serializers.FloatField()
+    pids = serializers.IntegerField(help_text="Processes.")
+    disk_bytes = serializers.IntegerField()
+
+
+class TemplateAnswer(serializers.Serializer[Any]):
+    """A template."""
+
+    name = serializers.SlugField()
+    lang = serializers.CharField()
+    description = serializers.CharField()
+    is_default = serializers.BooleanField()
+    limits = LimitsAnswer()
+    network = serializers.ChoiceField(SandboxTemplate.Network.choices)
+    libraries = serializers.ListField(child=serializers.CharField())
+    preload = serializers.ListField(child=serializers.CharField())
+    warm_pool_size = serializers.IntegerField()
+
+
+class TemplatesAnswer(serializers.Serializer[Any]):
+    """The templates that sessions can be made from."""
+
+    templates = TemplateAnswer(many=True)
+
+
+class LanguageAnswer(serializers.Serializer[Any]):
+    """A language."""
+
+    lang = serializers.CharField()
+    version = serializers.CharField(required=False)
+
+
+class LanguagesAnswer(serializers.Serializer[Any]):
+    """The languages that this server can run now."""
+
+    languages = LanguageAnswer(many=True)
+    default = serializers.CharField()
+
+
+class HealthPart(serializers.Serializer[Any]):
+    """How one part is."""
+
+    status = serializers.ChoiceField(["ok", "unavailable"])
+
+
+class HealthAnswer(serializers.Serializer[Any]):
+    """How this server is: `degraded` when the proxy is away, `unavailable` when the database is."""
+
+    status = serializers.ChoiceField(["ok", "degraded", "unavailable"])
+    version = serializers.CharField()
+    database = HealthPart()
+    proxy = HealthPart()

@@ -1,0 +1,98 @@
+"""What callers get: rows as plain dictionaries.
+
+Plain functions, because building a serializer costs more than the queries of the request it answers;
+`answers.py` describes the same keys for the documentation, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sessions_app.models import Execution, SandboxTemplate, Session
+
+
+def instant(value: datetime | None) -> str | None:
+    """Return an instant as ISO 8601 in UTC, with a `Z`."""
+    if value is None:
+        return None
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def session_body(session: Session) -> dict[str, Any]:
+    """Return a session. Its environment stays out of it: people put secrets there."""
+    return {
+        "session_id": str(session.pk),
+        "status": session.status,
+        "lang": session.lang,
+        "template": session.template.name,
+        "expires_at": instant(session.expires_at),
+        "capabilities": session.capabilities,
+        "metadata": session.metadata,
+        "idle_timeout": session.idle_timeout_s,
+        "max_lifetime": session.max_lifetime_s,
+        "execution_timeout": session.execution_timeout_s,
+        "keep_template": session.keep_template,
+        "backend": session.backend,
+        "created_at": instant(session.created_at),
+        "started_at": instant(session.started_at),
+        "last_activity_at": instant(session.last_activity_at),
+        "finished_at": instant(session.finished_at),
+        "termination_reason": session.termination_reason or None,
+        "error": session.error or None,
+    }
+
+
+def result_body(execution: Execution) -> dict[str, Any]:
+    """Return what came of an execution."""
+    return {
+        "execution_id": str(execution.pk),
+        "session_id": str(execution.session_id),
+        "status": execution.status,
+        "stdout": execution.stdout,
+        "stderr": execution.stderr,
+        "exit_code": execution.exit_code,
+        "signal": execution.signal,
+        "duration_ms": execution.duration_ms,
+        "cpu_ms": execution.cpu_ms,
+        "max_rss_bytes": execution.max_rss_bytes,
+        "results": execution.results,
+        "artifacts": execution.artifacts,
+        "truncated": execution.truncated,
+        "hint": execution.hint or None,
+        "error": execution.error or None,
+        "created_at": instant(execution.created_at),
+        "started_at": instant(execution.started_at),
+        "finished_at": instant(execution.finished_at),
+    }
+
+
+def execution_body(execution: Execution) -> dict[str, Any]:
+    """Return an execution: what was asked for, and what came of it."""
+    return {
+        **result_body(execution),
+        "code": execution.code,
+        "libraries": execution.libraries,
+        "timeout": execution.timeout_s,
+        "context": execution.context or None,
+    }
+
+
+def template_body(template: SandboxTemplate) -> dict[str, Any]:
+    """Return what a caller may know of a template."""
+    return {
+        "name": template.name,
+        "lang": template.lang,
+        "description": template.description,
+        "is_default": template.is_default,
+        "limits": {
+            "memory_bytes": template.memory_bytes,
+            "cpus": template.cpus,
+            "pids": template.pids,
+            "disk_bytes": template.disk_bytes,
+        },
+        "network": template.network,
+        "libraries": template.libraries,
+        "preload": template.preload,
+        "warm_pool_size": template.warm_pool_size,
+    }

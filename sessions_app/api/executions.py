@@ -1,0 +1,170 @@
+"""Executions over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models.functions import Left
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from sessions_app.api import docs
+from sessions_app.api.bodies import execution_body, result_body
+from sessions_app.api.idempotent import Answer, once
+from sessions_app.api.pagination import Pages
+from sessions_app.api.serializers import Execute, Nothing, RunOnce
+from sessions_app.api.sessions import Links, session_links
+from sessions_app.api.views import ApiView, own_execution, own_session
+from sessions_app.models import Actor, Execution, IdempotencyRecord
+from sessions_app.querysets import ExecutionQuerySet
+from sessions_app.services import executions
+from sessions_app.services.sessions import require_active
+
+# A list of executions shows how their texts begin: fifty times the whole would be a hundred megabytes.
+PREVIEW_CHARS = 4096
+PREVIEWED = ("code", "stdout", "stderr")
+
+
+class ExecuteInSession(ApiView):
+    """Run code in the session. Files that it leaves are there for the next execution."""
+
+    name = "Execute"
+    serializer_class = Execute
+
+    @docs.execute
+    def post(self, request: Request, session_id: str) -> Response:
+        """Run code and, unless told otherwise, wait for its end."""
+        given = self.given(request)
+        wait = given.pop("wait", True)
+        session = require_active(own_session(request, session_id), actor=Actor.API)
+
+        def begin(claim: IdempotencyRecord | None) -> Answer:
+            execution = executions.submit_execution(session=session, actor=Actor.API, claim=claim, **given)
+            return _result(execution, wait=wait)
+
+        def resume(record: IdempotencyRecord) -> Answer | None:
+            return None if record.execution is None else _result(record.execution, wait=wait)
+
+        return once(request, begin=begin, resume=resume)
+
+    def links(self, data: Any) -> Links:
+        """Lead back to the session, and on to what was run."""
+        return session_links(self.kwargs["session_id"]) + execution_links(data)
+
+
+def _result(execution: Execution, *, wait: bool) -> Answer:
+    if wait:
+        return 200, result_body(executions.complete_execution(execution, actor=Actor.API))
+    if execution.is_live:
+        executions.start_execution(execution, actor=Actor.API)
+    return 202, result_body(execution)
+
+
+def execution_links(data: Any) -> Links:
+    """Return the way to the execution that an answer tells of."""
+    if not isinstance(data, dict) or "execution_id" not in data:
+        return []
+    return [("This execution", f"/executions/{data['execution_id']}")]
+
+
+class RunSnippet(ApiView):
+    """Run code in a sandbox of its own; nothing is left behind."""
+
+    name = "Run a snippet"
+    serializer_class = RunOnce
+
+    @docs.run_once
+    def post(self, request: Request) -> Response:
+        """Run code and wait for its end."""
+        given = self.given(request)
+
+        def begin(claim: IdempotencyRecord | None) -> Answer:
+            return 200, result_body(executions.run_once(owner=request.user, actor=Actor.API, claim=claim, **given))
+
+        return once(request, begin=begin, resume=_run_again)
+
+    def links(self, data: Any) -> Links:
+        """Lead to what was run."""
+        return execution_links(data)
+
+
+def _run_again(record: IdempotencyRecord) -> Answer | None:
+    """Answer for a one-shot whose web process died: wait for its code as the first request did, and end its session."""
+    if record.execution is None:
+        return None
+    try:
+        return _result(record.execution, wait=True)
+    finally:
+        executions.end_one_shot(record.execution.session, actor=Actor.API)
+
+
+class SessionExecutions(ApiView):
+    """What was run in the session, the newest first; long texts are cut."""
+
+    name = "Executions"
+    pagination_class = Pages
+    filter_backends = ()
+    queryset = Execution.objects.all()
+
+    def get_queryset(self) -> ExecutionQuerySet:
+        """Read the beginnings of the texts."""
+        if getattr(self, "swagger_fake_view", False):
+            return Execution.objects.none()
+        session = own_session(self.request, self.kwargs["session_id"])
+        begins = {f"{name}_begins": Left(name, PREVIEW_CHARS) for name in PREVIEWED}
+        return Execution.objects.filter(session_id=session.pk).defer(*PREVIEWED, "stdin", "env").annotate(**begins)
+
+    @docs.list_executions
+    def get(self, request: Request, session_id: str) -> Response:
+        """List."""
+        page: list[Execution] = self.paginate_queryset(self.get_queryset()) or []
+        for execution in page:
+            for name in PREVIEWED:
+                setattr(execution, name, getattr(execution, f"{name}_begins"))
+        return self.get_paginated_response([execution_body(execution) for execution in page])
+
+    def links(self, data: Any) -> Links:
+        """Lead to each."""
+        rows = data.get("results", ()) if isinstance(data, dict) else ()
+        own = [
+            (f"{row['execution_id'][:8]} · {row['status']}", f"/executions/{row['execution_id']}") for row in rows[:10]
+        ]
+        return [*session_links(self.kwargs["session_id"]), *own]
+
+
+class ExecutionDetail(ApiView):
+    """One execution, with all of its output."""
+
+    name = "Execution"
+
+    @docs.show_execution
+    def get(self, request: Request, execution_id: str) -> Response:
+        """Show, after a look at what became of it."""
+        execution = own_execution(request, execution_id)
+        return Response(execution_body(executions.settle_execution(execution, actor=Actor.API)))
+
+    def links(self, data: Any) -> Links:
+        """Lead to its session, and to its end while it runs."""
+        if not isinstance(data, dict) or "session_id" not in data:
+            return []
+        stop = [("Stop it", f"/executions/{data['execution_id']}/cancel")] if data["finished_at"] is None else []
+        return session_links(data["session_id"]) + stop
+
+
+class ExecutionCancel(ApiView):
+    """Stop an execution; its output so far is kept, and its session lives on."""
+
+    name = "Cancel"
+    serializer_class = Nothing
+
+    @docs.cancel_execution
+    def post(self, request: Request, execution_id: str) -> Response:
+        """Stop."""
+        execution = own_execution(request, execution_id)
+        return Response(
+            execution_body(executions.cancel_execution(execution=execution, actor=Actor.API, user=request.user))
+        )
+
+    def links(self, data: Any) -> Links:
+        """Lead back to it."""
+        return [("Execution", f"/executions/{self.kwargs['execution_id']}")]

@@ -1,0 +1,33 @@
+"""The API in a browser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import status
+from rest_framework.renderers import BrowsableAPIRenderer
+from rest_framework.request import Request
+
+
+class BrowsableRenderer(BrowsableAPIRenderer):
+    """DRF's pages with ways on to what belongs to them, and forms that keep what was typed."""
+
+    def get_context(self, data: Any, accepted_media_type: str, renderer_context: dict[str, Any]) -> dict[str, Any]:
+        """Add the links of the view; a page of nothing but a form is no error to a reader."""
+        view = renderer_context["view"]
+        request: Request = renderer_context["request"]
+        response = renderer_context["response"]
+        form_only = request.method == "GET" and response.status_code == status.HTTP_405_METHOD_NOT_ALLOWED
+        if form_only:
+            response.status_code = status.HTTP_200_OK
+        context: dict[str, Any] = super().get_context(data, accepted_media_type, renderer_context)
+        links = getattr(view, "links", None)
+        return {**context, "links": links(data) if links else [], "form_only": form_only}
+
+    def get_rendered_html_form(self, data: Any, view: Any, method: str, request: Request) -> Any:
+        """Fill the form with what was posted, so that a mistake costs no typing."""
+        if method != "POST" or request.method != "POST" or not hasattr(view, "get_serializer"):
+            return super().get_rendered_html_form(data, view, method, request)
+        if not self.show_form_for_method(view, method, request, None):
+            return None
+        return self.render_form_for_serializer(view.get_serializer(data=request.data))

@@ -1,0 +1,25 @@
+"""The API's addresses; paths bear no trailing slash."""
+
+from __future__ import annotations
+
+from django.urls import path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from sessions_app.api import executions, server, sessions
+
+urlpatterns = [
+    path("", server.Health.as_view(), name="health"),
+    path("languages", server.Languages.as_view(), name="languages"),
+    path("templates", server.Templates.as_view(), name="templates"),
+    path("metrics", server.Metrics.as_view(), name="metrics"),
+    path("sessions", sessions.SessionList.as_view(), name="sessions"),
+    path("sessions/<str:session_id>", sessions.SessionDetail.as_view(), name="session"),
+    path("sessions/<str:session_id>/renew", sessions.SessionRenew.as_view(), name="session-renew"),
+    path("sessions/<str:session_id>/execute", executions.ExecuteInSession.as_view(), name="execute"),
+    path("sessions/<str:session_id>/executions", executions.SessionExecutions.as_view(), name="session-executions"),
+    path("executions/<str:execution_id>", executions.ExecutionDetail.as_view(), name="execution"),
+    path("executions/<str:execution_id>/cancel", executions.ExecutionCancel.as_view(), name="execution-cancel"),
+    path("sandbox/execute", executions.RunSnippet.as_view(), name="sandbox-execute"),
+    path("schema", SpectacularAPIView.as_view(), name="schema"),
+    path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+]

@@ -1,0 +1,53 @@
+"""Who is asking: keys of programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+
+from sessions_app.models import ApiKey
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+    from rest_framework.request import Request
+
+KEY_HEADER = "X-API-Key"
+SCHEME = "bearer"
+
+
+def key_of(authorization: str, api_key: str) -> str | None:
+    """Return the key that two headers carry, `Authorization` first; None when neither has one."""
+    scheme, _, credentials = authorization.partition(" ")
+    if scheme.lower() == SCHEME:
+        return credentials.strip()
+    return api_key.strip() or None
+
+
+def owner_of(raw_key: str) -> ApiKey | None:
+    """Return the usable key, with its owner, and note its use; None for any other text."""
+    try:
+        api_key: ApiKey = ApiKey.objects.get_from_key(raw_key)
+    except ApiKey.DoesNotExist:
+        return None
+    api_key.touch()
+    return api_key
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """Take `Authorization: Bearer sbx_…` or `X-API-Key: sbx_…`."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiKey] | None:
+        """Return the key's owner and the key; None when there is no key at all."""
+        raw_key = key_of(request.headers.get("Authorization", ""), request.headers.get(KEY_HEADER, ""))
+        if raw_key is None:
+            return None
+        api_key = owner_of(raw_key)
+        if api_key is None:
+            raise AuthenticationFailed("This API key is unknown, expired or revoked.")
+        return api_key.owner, api_key
+
+    def authenticate_header(self, request: Request) -> str:
+        """Name the scheme: so a request without a key is answered 401, not 403."""
+        return 'Bearer realm="sandboxweb"'

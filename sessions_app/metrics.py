@@ -1,0 +1,56 @@
+"""What Prometheus is told: read from the database when it asks, so that every process tells the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.utils import timezone
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sessions_app.overview import overview
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class DatabaseCollector(Collector):
+    """Counts of live rows, and the reaper's last sweep."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric."""
+        now = overview()
+        sessions = GaugeMetricFamily("sandboxweb_sessions", "Live sessions by status.", labels=["status"])
+        for status in ("active", "pending", "terminating"):
+            sessions.add_metric([status], getattr(now, status))
+        yield sessions
+        executions = GaugeMetricFamily("sandboxweb_executions", "Live executions by status.", labels=["status"])
+        for status in ("running", "queued"):
+            executions.add_metric([status], getattr(now, status))
+        yield executions
+        yield GaugeMetricFamily(
+            "sandboxweb_sessions_overdue", "Active sessions past their deadline.", value=now.overdue
+        )
+        if now.sweep is None:
+            return
+        age = (timezone.now() - now.sweep.finished_at).total_seconds()
+        yield GaugeMetricFamily("sandboxweb_reaper_sweep_age_seconds", "Time since the reaper's last sweep.", value=age)
+        took = (now.sweep.finished_at - now.sweep.started_at).total_seconds()
+        yield GaugeMetricFamily("sandboxweb_reaper_sweep_duration_seconds", "How long that sweep took.", value=took)
+        yield CounterMetricFamily("sandboxweb_reaper_sweeps", "Sweeps so far.", value=now.sweep.total_sweeps)
+        handled = GaugeMetricFamily("sandboxweb_reaper_last_sweep", "What its steps handled.", labels=["step"])
+        for step, count in now.sweep.counts.items():
+            if isinstance(count, int):
+                handled.add_metric([step], count)
+        yield handled
+
+
+registry = CollectorRegistry(auto_describe=False)
+registry.register(DatabaseCollector())
+ProcessCollector(registry=registry)
+
+
+def exposition() -> bytes:
+    """Return the metrics in Prometheus' text format."""
+    return generate_latest(registry)

@@ -1,0 +1,64 @@
+"""How things are, in a few numbers: for the admin's front page, the metrics and the health check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import connection
+from django.db.models import Count
+from django.utils import timezone
+
+from sessions_app.models import Execution, ReaperSweep, Session
+from sessions_app.querysets import SESSION_PASSING
+
+# A reaper sweeps every few seconds; after this long without one it is not running.
+SWEEP_IS_LATE_AFTER = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Counts of live rows, each read from a partial index: the cost grows with what lives, not with what is kept."""
+
+    active: int
+    pending: int
+    terminating: int
+    overdue: int
+    running: int
+    queued: int
+    sweep: ReaperSweep | None
+
+    @property
+    def passing(self) -> int:
+        """Return how many sessions are being made or ended."""
+        return self.pending + self.terminating
+
+    @property
+    def sweep_is_late(self) -> bool:
+        """Tell whether the reaper seems not to run."""
+        return self.sweep is None or timezone.now() - self.sweep.finished_at > SWEEP_IS_LATE_AFTER
+
+
+def overview() -> Overview:
+    """Return how many sessions and executions live now."""
+    now = timezone.now()
+    passing = dict(
+        Session.objects.filter(status__in=SESSION_PASSING).values_list("status").annotate(Count("pk")).order_by()
+    )
+    executions = dict(Execution.objects.live().values_list("status").annotate(Count("pk")).order_by())
+    return Overview(
+        active=Session.objects.active().count(),
+        pending=passing.get("pending", 0),
+        terminating=passing.get("terminating", 0),
+        overdue=Session.objects.due(now).count(),
+        running=executions.get("running", 0),
+        queued=executions.get("queued", 0),
+        sweep=ReaperSweep.objects.first(),
+    )
+
+
+def database_answers() -> bool:
+    """Tell whether the database answers."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return bool(cursor.fetchone())
