@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 10.0
-# A cold start, its image at hand; shorter than the lease of a pending session.
-CREATE_TIMEOUT_S = 60.0
+# A cold start, its image at hand, on a busy machine; shorter than the lease of a pending session.
+CREATE_TIMEOUT_S = 20.0
 # What the proxy may need on top of an execution's own time-out: installing libraries, killing, sending output.
 EXECUTE_MARGIN_S = 90.0
 # How long a journal that does not end is read before it counts as "still running".

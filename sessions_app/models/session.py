@@ -18,8 +18,8 @@ from sessions_app.models.template import SandboxTemplate
 from sessions_app.querysets import SESSION_ENDED, SESSION_LIVE, SESSION_PASSING, SessionQuerySet
 
 # How long whoever makes or ends a sandbox may take before a reaper takes the row over. Making one is bounded by the
-# proxy client's own time-out, which must be shorter: else a reaper would end a session that is still being made.
-PENDING_LEASE = timedelta(seconds=75)
+# proxy client's own time-out, which is shorter: else a reaper would end a session that is still being made.
+PENDING_LEASE = timedelta(seconds=25)
 TERMINATING_LEASE = timedelta(seconds=15)
 
 

@@ -1,0 +1,269 @@
+"""What the reaper does: plain functions, without loop or signals; `manage.py reap_sessions` calls them.
+
+Any number of reapers may run at once: each takes a row by a compare-and-swap before it works on it. Each step handles
+a bounded batch, one row's failure never stops the others, and a row that failed comes up again after its lease. A
+reaper may be killed anywhere: what it had begun is found again by the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.db import close_old_connections, connection
+from django.db.models import F
+from django.utils import timezone
+
+from sessions_app.exceptions import SandboxwebError
+from sessions_app.models import Actor, Execution, ReaperSweep, Session
+from sessions_app.models.session import TERMINATING_LEASE
+from sessions_app.proxy_client import proxy
+from sessions_app.services import idempotency
+from sessions_app.services.connections import release_connection
+from sessions_app.services.executions import end_one_shot
+from sessions_app.services.pool import push_pool
+from sessions_app.services.sessions import expire_session, finish_termination
+from sessions_app.services.settlement import lose_session, settle_execution
+
+logger = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
+
+# Rows that one step takes on in one sweep; a full batch makes the next sweep follow at once.
+BATCH = 200
+# Rows worked on at the same time: each waits for the proxy, not for this machine.
+WORKERS = 8
+# A session's row stands before its sandbox is asked for, so a sandbox whose row ended is nobody's: what remains is
+# the time in which its own end may still be under way.
+ENDED_GRACE = timedelta(seconds=10)
+# A sandbox without any row was made by somebody who uses the proxy by hand, or its row was deleted.
+UNKNOWN_GRACE = timedelta(minutes=5)
+
+LOST_MESSAGE = "The sandbox does not run any more."
+UNFINISHED_MESSAGE = "The server stopped while it made the sandbox."
+
+
+@dataclass
+class Reaper:
+    """Carry how a sweep works: how many rows at a time, and whether it should stop."""
+
+    workers: int = WORKERS
+    batch: int = BATCH
+    should_stop: Callable[[], bool] = lambda: False
+
+    def each(self, rows: Iterable[Row], handle: Callable[[Row], bool]) -> int:
+        """Handle rows, several at a time; return how many were. A row's failure is logged, and the others go on."""
+        if self.workers <= 1:
+            return sum(self._one(row, handle) for row in rows)
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="reaper") as pool:
+            return sum(pool.map(lambda row: self._one_in_a_thread(row, handle), rows))
+
+    def _one_in_a_thread(self, row: Row, handle: Callable[[Row], bool]) -> bool:
+        try:
+            return self._one(row, handle)
+        finally:
+            connection.close()
+
+    def _one(self, row: Row, handle: Callable[[Row], bool]) -> bool:
+        if self.should_stop():
+            return False
+        try:
+            return handle(row)
+        except SandboxwebError as error:
+            logger.warning("%s %s waits for the next attempt: %s", type(row).__name__, row, error)
+        except Exception:
+            logger.exception("%s %s could not be handled", type(row).__name__, row)
+        return False
+
+
+@dataclass
+class Sweep:
+    """Say what one sweep did: how many each step handled, and what the failed ones said."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    is_full: bool = False
+
+
+# --- The steps --------------------------------------------------------------------------------------------------------
+
+
+def end_expired(reaper: Reaper) -> int:
+    """End active sessions whose deadline has come."""
+    due = Session.objects.due(timezone.now()).select_related("template")[: reaper.batch]
+    return reaper.each(list(due), lambda session: expire_session(session, actor=Actor.REAPER))
+
+
+def settle_executions(reaper: Reaper) -> int:
+    """Write down what became of executions that nobody may be waiting for; a one-shot's session ends with it."""
+    now = timezone.now()
+
+    def settle(execution: Execution) -> bool:
+        if not execution.claim(now=now):
+            return False
+        settle_execution(execution, actor=Actor.REAPER)
+        if execution.is_live:
+            return False
+        if execution.session.is_one_shot:
+            end_one_shot(execution.session, actor=Actor.REAPER)
+        return True
+
+    rows = Execution.objects.unattended(now).select_related("session__template")[: reaper.batch]
+    return reaper.each(list(rows), settle)
+
+
+def finish_stuck(reaper: Reaper) -> int:
+    """Finish what a crash left half-way: sessions being made fail, sessions being ended end."""
+    now = timezone.now()
+
+    def finish(session: Session) -> bool:
+        if not session.claim(now=now, lease=TERMINATING_LEASE):
+            return False
+        if session.status == Session.Status.TERMINATING:
+            finish_termination(session, actor=Actor.REAPER)
+            return True
+        if not session.fail(reason=Session.Reason.ERROR, error=UNFINISHED_MESSAGE, actor=Actor.REAPER):
+            return False
+        release_connection()
+        proxy().delete_session(session.pk)
+        return True
+
+    rows = Session.objects.stuck(now).select_related("template")[: reaper.batch]
+    return reaper.each(list(rows), finish)
+
+
+def reconcile(reaper: Reaper) -> int:
+    """Compare with what really runs: sessions without a sandbox are lost, sandboxes without a session are destroyed.
+
+    The order of the three questions is what makes it safe. A session that was active before the proxy was asked had
+    its sandbox by then, so if it is not listed it is gone. A sandbox that is listed had its row before it was made, so
+    if that row is not live afterwards it is nobody's.
+    """
+    active = set(Session.objects.active().values_list("pk", flat=True))
+    release_connection()
+    items = {str(item["session_id"]): item for item in proxy().list_sessions()}
+    live = {str(pk) for pk in Session.objects.live().values_list("pk", flat=True)}
+    missing = [pk for pk in active if str(pk) not in items][: reaper.batch]
+    unowned = [item for session_id, item in items.items() if session_id not in live][: reaper.batch]
+    lost = Session.objects.filter(pk__in=missing).select_related("template") if missing else []
+    return reaper.each(list(lost), _lose) + reaper.each(_nobodys(unowned), _destroy)
+
+
+def _lose(session: Session) -> bool:
+    lose_session(session, error=LOST_MESSAGE, actor=Actor.REAPER)
+    return True
+
+
+def _nobodys(items: list[dict[str, Any]]) -> list[str]:
+    """Return the ids of sandboxes whose grace is over."""
+    if not items:
+        return []
+    now = timezone.now()
+    ids = [str(item["session_id"]) for item in items]
+    ended = {str(pk): at for pk, at in Session.objects.filter(pk__in=_uuids(ids)).values_list("pk", "finished_at")}
+    found = []
+    for item in items:
+        session_id = str(item["session_id"])
+        if session_id in ended:
+            since, grace = ended[session_id], ENDED_GRACE
+        else:
+            since, grace = _made_at(item), UNKNOWN_GRACE
+        if since is not None and now - since > grace:
+            found.append(session_id)
+    return found
+
+
+def _destroy(session_id: str) -> bool:
+    proxy().delete_session(session_id)
+    logger.info("Destroyed the sandbox %s, which no live session owns", session_id)
+    return True
+
+
+def drop_idempotency_records(reaper: Reaper) -> int:
+    """Delete the answers that nobody may ask for again."""
+    return idempotency.drop_old(limit=reaper.batch * 10)
+
+
+def push_pool_targets(_reaper: Reaper) -> int:
+    """Say again which sandboxes the proxy keeps ready: it may have been started anew. Not counted as work."""
+    push_pool()
+    return 0
+
+
+STEPS: tuple[Callable[[Reaper], int], ...] = (
+    end_expired,
+    settle_executions,
+    finish_stuck,
+    reconcile,
+    push_pool_targets,
+    drop_idempotency_records,
+)
+
+# --- A sweep ----------------------------------------------------------------------------------------------------------
+
+
+def sweep(reaper: Reaper) -> Sweep:
+    """Do every step once, whatever becomes of the others, and keep a record of it."""
+    started_at = timezone.now()
+    done = Sweep()
+    for step in STEPS:
+        if reaper.should_stop():
+            break
+        name = step.__name__
+        # A connection that the database dropped (it was restarted) is replaced before the step, not by its failure.
+        close_old_connections()
+        try:
+            count = step(reaper)
+        except SandboxwebError as error:
+            done.failures[name] = error.message
+        except Exception as error:
+            logger.exception("The step %s failed", name)
+            done.failures[name] = type(error).__name__
+        else:
+            done.counts[name] = count
+            done.is_full = done.is_full or count >= reaper.batch
+    record(done, started_at)
+    return done
+
+
+def record(done: Sweep, started_at: datetime) -> None:
+    """Keep the sweep for the admin's front page and the metrics; that it cannot be kept stops nothing."""
+    values = {
+        "started_at": started_at,
+        "finished_at": timezone.now(),
+        "host": socket.gethostname()[:255],
+        "counts": done.counts,
+        "failures": done.failures,
+    }
+    try:
+        rows = ReaperSweep.objects.filter(pk=ReaperSweep.ONLY_ID)
+        if not rows.update(**values, total_sweeps=F("total_sweeps") + 1):
+            ReaperSweep.objects.get_or_create(pk=ReaperSweep.ONLY_ID, defaults={**values, "total_sweeps": 1})
+    except Exception:
+        logger.exception("The sweep could not be recorded")
+
+
+def _uuids(ids: list[str]) -> list[str]:
+    found = []
+    for text in ids:
+        try:
+            found.append(str(UUID(text)))
+        except ValueError:
+            continue
+    return found
+
+
+def _made_at(item: dict[str, Any]) -> datetime | None:
+    made = item.get("created_at")
+    if isinstance(made, int | float):
+        return datetime.fromtimestamp(made, UTC)
+    try:
+        return datetime.fromisoformat(str(made))
+    except ValueError:
+        return None
