@@ -1,0 +1,1919 @@
+"""Run inside a sandbox as its main process: start code, stream its output, and keep it until it is asked for.
+
+One file, the standard library alone, Python 3.8 and newer. Frames come in on stdin and go out on stdout:
+
+    b"\\xf5S" | header length, u32 | body length, u32 | header, JSON | body
+
+Processes:
+
+    agent ─┬─ zygote ── code (Python: a fork of an interpreter that has imported what the template names)
+           ├─ code (shell commands, or Python whose environment asks for an interpreter of its own)
+           └─ workers (file operations, as the code's user)
+
+The journal of each execution is the truth: what is sent is read from it, so output waits for nobody and a new proxy
+can have all of it again. Everything that code may influence is bounded.
+
+The modules imported here are few and low (`_json`, not `json`): an idle agent is most of what an idle sandbox costs.
+"""
+
+# Wanted here: no contextlib (SIM105, it brings collections), marshal between our own processes (S302), exec (S606).
+# ruff: noqa: SIM105, S302, S606
+
+from __future__ import annotations
+
+import sys
+
+FRESH_MODULES = frozenset(sys.modules) - {"__future__"}
+HAS_ANNOTATIONS = "__annotations__" in globals()
+
+import _signal  # noqa: E402
+import fcntl as _fcntl  # noqa: E402
+import gc  # noqa: E402
+import marshal  # noqa: E402
+import os  # noqa: E402
+import resource  # noqa: E402
+import select  # noqa: E402
+import time  # noqa: E402
+from _collections import deque  # noqa: E402
+
+try:
+    import _ctypes
+except ImportError:  # an interpreter without libffi: no undumpable agent, and no fork of a warm interpreter
+    _ctypes = None
+
+try:
+    import _json
+except ImportError:
+    _json = None
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+PROTOCOL = 1
+CONFIG_VARIABLE = "SBX_AGENT"
+RESTARTED_VARIABLE = "SBX_AGENT_RESTARTED"
+
+MAGIC = b"\xf5S"
+RESYNC = b"\xf5R"
+SECRET_BYTES = 16
+MARKER_BYTES = len(RESYNC) + SECRET_BYTES
+PREFIX_BYTES = 10
+MAX_HEADER_BYTES = 64 * 1024
+MAX_REQUEST_BODY_BYTES = 4 * 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
+CHUNK_BYTES = 64 * 1024
+SEND_AHEAD_BYTES = 1024 * 1024
+MAX_QUEUE_BYTES = 8 * 1024 * 1024
+MAX_STDIN_BYTES = 16 * 1024 * 1024
+MAX_EXECUTIONS = 32
+MAX_EVENTS = 65536
+EVENT_OVERHEAD_BYTES = 300
+DEFAULT_JOURNAL_BYTES = 32 * 1024 * 1024
+DEFAULT_OUTPUT_BYTES = 1024 * 1024
+MAX_SINKS = 64
+
+DRAIN_IDLE_S = 0.1
+DRAIN_TOTAL_S = 1.0
+KILL_STEP_S = 0.002
+KILL_TOTAL_S = 10.0
+ZYGOTE_GRACE_S = 0.5
+WATCH_S = 1.0
+WORKER_TIMEOUT_S = 60.0
+PRELOAD_TIMEOUT_S = 120.0
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+CAPABILITY_VERSION_3 = 0x20080522
+CODE_OOM_SCORE = b"500"
+SHELL = "/bin/sh"
+
+clock = time.monotonic
+
+
+# --- JSON, without the package of that name: it brings `re` and `enum`, a megabyte
+
+
+class BadRequest(Exception):  # noqa: N818
+    """A request that cannot be done as it stands; `code` is for programs, the text for people."""
+
+    def __init__(self, code: str, message: str = "") -> None:
+        Exception.__init__(self, message)
+        self.code = code
+
+
+class _ScanRules:
+    strict = True
+    object_hook = None
+    object_pairs_hook = None
+    parse_float = float
+    parse_int = int
+    parse_constant = float
+
+
+def parse_json(data: bytes) -> Any:
+    """Return what a JSON text says. Raises ValueError."""
+    text = data.decode("utf-8")
+    try:
+        if _json is None:
+            import json
+
+            return json.loads(text)
+        value, end = _json.make_scanner(_ScanRules)(text, 0)
+    except (StopIteration, RecursionError, MemoryError) as error:
+        raise ValueError("no JSON") from error
+    if text[end:].strip():
+        raise ValueError("something follows the JSON")
+    return value
+
+
+def quote_json(text: str) -> str:
+    """Return a JSON string in ASCII."""
+    if _json is not None:
+        return _json.encode_basestring_ascii(text)  # type: ignore[no-any-return]
+    import json
+
+    return json.dumps(text)
+
+
+def to_json(value: Any) -> str:
+    """Return a value of dicts, lists, strings, numbers, booleans and None as JSON in ASCII."""
+    if isinstance(value, str):
+        return quote_json(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, dict):
+        return "{" + ",".join([quote_json(key) + ":" + to_json(item) for key, item in value.items()]) + "}"
+    return "[" + ",".join([to_json(item) for item in value]) + "]"
+
+
+# --- the C library and the interpreter's own C interface
+
+
+if _ctypes is not None:
+
+    class Pointer(_ctypes._SimpleCData):
+        _type_ = "P"
+
+    class Word(_ctypes._SimpleCData):
+        _type_ = "Q"
+
+    class Int(_ctypes._SimpleCData):
+        _type_ = "i"
+
+    class IntFunction(_ctypes.CFuncPtr):
+        """A C function that returns an int and is called with the interpreter's lock held."""
+
+        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
+        _restype_ = Int
+
+    class PointerFunction(_ctypes.CFuncPtr):
+        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
+        _restype_ = Pointer
+
+    _library = _ctypes.dlopen(None, 0)
+
+
+def c_function(name: str) -> Any:
+    """Return a C function of this process that gives an int."""
+    return IntFunction(_ctypes.dlsym(_library, name))
+
+
+def c_pointer_function(name: str) -> Any:
+    """Return a C function of this process that gives an address."""
+    return PointerFunction(_ctypes.dlsym(_library, name))
+
+
+def prctl(option: int, value: int) -> None:
+    """Set a property of this process, where that is possible."""
+    if _ctypes is not None:
+        c_function("prctl")(option, value, 0, 0, 0)
+
+
+def drop_capabilities() -> None:
+    """Give up every capability of this process."""
+    if _ctypes is not None:
+        header = CAPABILITY_VERSION_3.to_bytes(4, sys.byteorder) + bytes(4)
+        c_function("capset")(header, bytes(24))
+
+
+def wipe_variable(name: str) -> None:
+    """Take a variable out of the environment, its text in this process's memory included."""
+    raw = os.environ._data.pop(os.fsencode(name), None)  # type: ignore[attr-defined]
+    if raw is not None and _ctypes is not None:
+        address = c_pointer_function("getenv")(os.fsencode(name))
+        memset = c_pointer_function("memset")
+        if address:
+            memset(Pointer(address), 0, len(raw))
+        memset(Pointer(id(raw) + bytes.__basicsize__ - 1), 0, len(raw))
+    os.unsetenv(name)
+
+
+# --- processes
+
+
+def read_small(path: str) -> bytes:
+    """Return the content of a small file of the kernel, empty when it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, CHUNK_BYTES)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def process_stat(pid: int) -> list[bytes]:
+    """Return state, parent and what follows in /proc/PID/stat; empty when there is no such process."""
+    return read_small("/proc/%d/stat" % pid).rpartition(b") ")[2].split()
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of all threads of a process."""
+    try:
+        threads = os.listdir("/proc/%d/task" % pid)
+    except OSError:
+        return []
+    return [
+        int(child) for thread in threads for child in read_small("/proc/%d/task/%s/children" % (pid, thread)).split()
+    ]
+
+
+class ProcessTree:
+    """The descendants of the agent, and of nobody else."""
+
+    def __init__(self) -> None:
+        own = os.getpid()
+        self._listed = os.path.exists("/proc/%d/task/%d/children" % (own, own))
+
+    def walk(self, roots: list[int], stop: set[int], before: set[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return (pid, start time) of live descendants of `roots`, without the trees of those in `before`.
+
+        Those in `stop` are looked through but not counted.
+        """
+        children = children_of if self._listed else self._scan()
+        found, todo, seen = [], [child for root in roots for child in children(root)], set(roots)
+        while todo:
+            pid = todo.pop()
+            if pid in seen:
+                continue
+            seen.add(pid)
+            fields = process_stat(pid)
+            if len(fields) < 20:
+                continue
+            key = (pid, int(fields[19]))
+            if key in before:
+                continue
+            if pid not in stop and fields[0] not in (b"Z", b"X"):
+                found.append(key)
+            todo.extend(children(pid))
+        return found
+
+    def _scan(self) -> Callable[[int], list[int]]:
+        """Read all of /proc once, for kernels that do not list a thread's children."""
+        by_parent: dict[int, list[int]] = {}
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                fields = process_stat(int(name))
+                if len(fields) > 1:
+                    by_parent.setdefault(int(fields[1]), []).append(int(name))
+        return lambda pid: by_parent.get(pid, [])
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Signal a process that may have gone."""
+    try:
+        os.kill(pid, number)
+    except OSError:
+        pass
+
+
+def set_signals_to_default(*, python: bool) -> None:
+    """Give this process the signal dispositions of a program that was just started."""
+    _signal.set_wakeup_fd(-1)
+    kept = (_signal.SIGKILL, _signal.SIGSTOP)
+    for number in range(1, _signal.NSIG):
+        if number not in kept:
+            try:
+                _signal.signal(number, _signal.SIG_DFL)
+            except (OSError, ValueError):
+                pass
+    if python:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+        _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
+        _signal.signal(_signal.SIGXFSZ, _signal.SIG_IGN)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def set_streams(fds: list[int]) -> None:
+    """Make descriptors 0, 1, 2, … of those given, and close all others."""
+    # Above all that could be overwritten while they are put in their places.
+    high = [_fcntl.fcntl(fd, _fcntl.F_DUPFD, 64) for fd in fds]
+    for number, fd in enumerate(high):
+        os.dup2(fd, number, inheritable=number < 3)
+    os.closerange(len(fds), 1024)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) >= 1024:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass
+
+
+class Identity:
+    """Whom code runs as, and within which limits."""
+
+    LIMITS = {
+        "as": resource.RLIMIT_AS,
+        "nproc": resource.RLIMIT_NPROC,
+        "fsize": resource.RLIMIT_FSIZE,
+        "nofile": resource.RLIMIT_NOFILE,
+        "cpu": resource.RLIMIT_CPU,
+        "stack": resource.RLIMIT_STACK,
+    }
+
+    def __init__(self, uid: int | None, gid: int | None, rlimits: dict[str, int | None]) -> None:
+        self.uid, self.gid = uid, gid
+        self.rlimits = [(self.LIMITS[name], value) for name, value in rlimits.items() if value is not None]
+        self.rlimits.append((resource.RLIMIT_CORE, 0))
+
+    def become(self) -> None:
+        """Become the code's user for good, without groups, capabilities or ways to get any."""
+        if self.uid is not None and os.getuid() != self.uid:
+            gid = self.uid if self.gid is None else self.gid
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(self.uid, self.uid, self.uid)
+        drop_capabilities()
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        os.umask(0o022)
+
+    def limit(self) -> None:
+        """Set the limits of code, and be as open to its own user as a program that was just started."""
+        prctl(PR_SET_DUMPABLE, 1)
+        try:
+            fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+            os.write(fd, CODE_OOM_SCORE)
+            os.close(fd)
+        except OSError:
+            pass
+        for kind, value in self.rlimits:
+            hard = resource.getrlimit(kind)[1]
+            if hard != resource.RLIM_INFINITY:
+                value = min(value, hard)
+            resource.setrlimit(kind, (value, value))
+
+    def pipe(self) -> tuple[int, int]:
+        """Return a pipe that code may open again by /dev/stdout or its like."""
+        if self.uid is None or os.geteuid() == self.uid:
+            return os.pipe()
+        try:
+            os.setegid(self.uid if self.gid is None else self.gid)
+            os.seteuid(self.uid)
+            return os.pipe()
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+
+
+# --- becoming code: what happens in a child after the fork
+
+
+def say_and_exit(message: str, code: int) -> None:
+    """Write a line on stderr and end the process without another word."""
+    try:
+        os.write(2, os.fsencode(message + "\n"))
+    finally:
+        os._exit(code)
+
+
+def explain(error: OSError) -> str:
+    """Return an error as Python words it."""
+    return "[Errno %s] %s" % (error.errno, error.strerror)
+
+
+def place(workdir: str, path: str) -> str:
+    """Return the real path of something beneath the work directory, whose last part may not exist.
+
+    Raises:
+        BadRequest: when it would be elsewhere.
+    """
+    if not isinstance(path, str) or "\0" in path:
+        raise BadRequest("bad_path", "A path is a text without NUL.")
+    if ".." in path.split("/"):
+        raise BadRequest("bad_path", "A path may not contain '..'.")
+    root = os.path.realpath(workdir)
+    full = os.path.normpath(os.path.join(workdir, path))
+    if full in (workdir, root):
+        return root
+    parent = os.path.realpath(os.path.dirname(full))
+    real = os.path.join(parent, os.path.basename(full))
+    if os.path.islink(real):
+        real = os.path.realpath(real)
+    if real != root and not real.startswith(root + "/"):
+        raise BadRequest("bad_path", "The path leads out of the workspace.")
+    return real
+
+
+def write_source(spec: dict[str, Any]) -> None:
+    """Write the file of an execution."""
+    path = os.path.join(spec["workdir"], spec["filename"])
+    try:
+        real = place(spec["workdir"], spec["filename"])
+        if "/" in spec["filename"]:
+            os.makedirs(os.path.dirname(real), exist_ok=True)
+        fd = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        data = memoryview(spec["source"])
+        while data:
+            data = data[os.write(fd, data) :]
+        os.close(fd)
+    except OSError as error:
+        say_and_exit("%s: can't write file '%s': %s" % (spec["program"], path, explain(error)), 2)
+    except BadRequest as error:
+        say_and_exit("%s: can't write file '%s': %s" % (spec["program"], path, error), 2)
+
+
+def enter_directory(spec: dict[str, Any]) -> None:
+    """Go where the code is to run."""
+    try:
+        os.chdir(spec["cwd"])
+    except OSError as error:
+        say_and_exit("%s: can't enter '%s': %s" % (spec["program"], spec["cwd"], explain(error)), 2)
+
+
+def run_program(spec: dict[str, Any], identity: Identity, fds: list[int]) -> None:
+    """Become another program; the caller has just forked. Never returns."""
+    try:
+        os.setsid()
+        set_streams(fds)
+        set_signals_to_default(python=False)
+        identity.become()
+        identity.limit()
+        if spec["source"] is not None:
+            write_source(spec)
+        enter_directory(spec)
+        os.execve(spec["argv"][0], spec["argv"], spec["env"])
+    except OSError as error:
+        say_and_exit("%s: %s: %s" % (spec["program"], spec["argv"][0], explain(error)), 127)
+    finally:
+        os._exit(127)
+
+
+# --- the zygote: an interpreter that is warm, and a child of it that is as good as new
+
+
+class Frames:
+    """Where the interpreter keeps the running frame and the depth of recursion.
+
+    Code that runs in a fork must see the same stack as in a program of its own: an empty one. The places are those
+    of CPython's releases; they are used only when they hold what they should, else code sees the agent's frames too.
+    """
+
+    HOLDER = {(3, 8): 24, (3, 9): 24, (3, 10): 24, (3, 11): 56, (3, 12): 56, (3, 13): 72}
+    WITHIN_HOLDER = {(3, 11): 8, (3, 12): 0}
+    DEPTH = {(3, 8): 32, (3, 9): 32, (3, 10): 32, (3, 11): 32, (3, 12): 32, (3, 13): 44}
+
+    @staticmethod
+    def address(frame: Any) -> int:
+        """Return what the interpreter's own pointer to a frame holds."""
+        if sys.version_info < (3, 11):
+            return id(frame)
+        return Word.from_address(id(frame) + 24).value  # type: ignore[no-any-return]
+
+    @classmethod
+    def find(cls) -> tuple[Any, Any, int]:
+        """Return the holder of the running frame, the counter of recursion, and its value for an empty stack."""
+        version = sys.version_info[:2]
+        nowhere = (Word(), Int(), 0)
+        if sys.implementation.name != "cpython" or version not in cls.HOLDER:
+            return nowhere
+        thread = c_pointer_function("PyThreadState_Get")()
+        frame = cls.address(sys._getframe())
+        holder = thread + cls.HOLDER[version]
+        if version in cls.WITHIN_HOLDER:
+            holder = Word.from_address(holder).value + cls.WITHIN_HOLDER[version]
+        if Word.from_address(holder).value != frame:
+            return nowhere
+        depth = Int.from_address(thread + cls.DEPTH[version])
+        if version < (3, 11):
+            # The call into C by which code starts is counted; in a program of its own there is none.
+            return Word.from_address(holder), depth, -1
+        limit = sys.getrecursionlimit()
+        if not 0 <= limit - depth.value < 100 or Int.from_address(thread + cls.DEPTH[version] + 4).value != limit:
+            return Word.from_address(holder), Int(), 0
+        return Word.from_address(holder), depth, limit + (version == (3, 11))
+
+
+def run_file(path: str) -> None:
+    """Run a file as `python3 FILE` does, by the same function of the interpreter, and exit as it does."""
+    run = c_function("PyRun_SimpleFileExFlags")
+    leave = c_function("Py_Exit")
+    at_exit = c_function("__cxa_atexit")
+    kill_self = Pointer(_ctypes.dlsym(_library, "raise"))
+    name = os.fsencode(path)
+    file = c_pointer_function("fopen")(name, b"rbe")
+    if not file:
+        say_and_exit("%s: can't open file '%s'" % (sys.executable, path), 2)
+    stream, none, sigint = Pointer(file), Pointer(None), Pointer(_signal.SIGINT)
+    holder, depth, empty = Frames.find()
+    if holder.value != Frames.address(sys._getframe()):
+        holder, depth = Word(), Int()
+    # Nothing below may call a Python function: this frame is about to be forgotten.
+    depth.value = empty
+    holder.value = 0
+    failed = run(stream, name, 1, none)
+    if failed and sys.__dict__.get("last_type") is KeyboardInterrupt:
+        at_exit(kill_self, sigint, none)
+    leave(1 if failed else 0)
+
+
+def open_streams() -> None:
+    """Make `sys.stdin` and its like anew, with the properties that this interpreter's own start gave them."""
+    import io
+
+    for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        old = getattr(sys, name)
+        if old is None:
+            continue
+        unbuffered = mode == "w" and old.write_through
+        binary = io.open(fd, mode + "b", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+        raw = binary if unbuffered else binary.raw  # type: ignore[attr-defined]
+        raw.name = "<%s>" % name
+        text = io.TextIOWrapper(binary, old.encoding, old.errors, "\n", old.line_buffering, old.write_through)
+        text.mode = mode  # type: ignore[misc]
+        setattr(sys, name, text)
+        setattr(sys, "__%s__" % name, text)
+
+
+def new_main() -> None:
+    """Replace the module `__main__` by one like that of an interpreter which was just started."""
+    import builtins
+
+    main = type(sys)("__main__")
+    main.__loader__ = sys.modules["_frozen_importlib"].BuiltinImporter
+    if HAS_ANNOTATIONS:
+        main.__annotations__ = {}
+    main.__builtins__ = builtins  # type: ignore[attr-defined]
+    sys.modules["__main__"] = main
+
+
+def set_environment(env: dict[str, str]) -> None:
+    """Make `env` this process's environment."""
+    if dict(os.environ) == env:
+        return
+    zone = os.environ.get("TZ")
+    for name in list(os.environ):
+        if name not in env:
+            del os.environ[name]
+    for name, value in env.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    if env.get("TZ") != zone:
+        time.tzset()
+
+
+def run_python(spec: dict[str, Any], base_path: list[str]) -> None:
+    """Run the file of an execution in this process, which is a fresh fork of the zygote. Never returns."""
+    if spec["source"] is not None:
+        write_source(spec)
+    enter_directory(spec)
+    set_environment(spec["env"])
+    path = os.path.join(spec["workdir"], spec["filename"])
+    shown = path if sys.version_info >= (3, 9) else spec["argv"][1]
+    if os.path.islink(path):
+        path = os.path.realpath(path)
+    search = [part for part in spec["env"].get("PYTHONPATH", "").split(":") if part]
+    sys.path[:] = [os.path.realpath(os.path.dirname(path)), *search, *base_path]
+    sys.argv[:] = spec["argv"][1:]
+    if sys.version_info >= (3, 10):
+        sys.orig_argv[:] = spec["argv"]
+    open_streams()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    new_main()
+    for name in AGENT_MODULES:
+        sys.modules.pop(name, None)
+    run_file(shown)
+
+
+AGENT_MODULES: list[str] = []
+
+
+class Zygote:
+    """The zygote's side: import what is to be warm, then fork whenever the agent asks for it."""
+
+    def __init__(self, channel: int, identity: Identity, workdir: str, env: dict[str, str]) -> None:
+        import _socket
+
+        self._channel = _socket.socket(fileno=channel)
+        self._identity = identity
+        self._workdir = workdir
+        self._base_path = sys.path[1:]
+        self._env = env
+
+    def run(self, preload: list[str]) -> None:
+        """Serve until the agent is gone. Never returns."""
+        parent = os.getppid()
+        self._identity.become()
+        prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(0)
+        try:
+            os.chdir(self._workdir)
+        except OSError:
+            pass
+        AGENT_MODULES[:] = [name for name in sys.modules if name not in FRESH_MODULES and name != "__main__"]
+        for name in AGENT_MODULES:
+            del sys.modules[name]
+        sys.path[:] = self._base_path
+        set_environment(self._env)
+        errors = self._import(preload)
+        AGENT_MODULES[:] = [name for name in ("resource",) if name not in sys.modules]
+        gc.collect()
+        gc.freeze()
+        self._send("R" + to_json(errors))
+        while True:
+            self._serve()
+
+    @staticmethod
+    def _import(preload: list[str]) -> dict[str, str]:
+        errors = {}
+        for name in preload:
+            try:
+                __import__(name)
+            except BaseException as error:
+                errors[name] = ("%s: %s" % (type(error).__name__, error))[:500]
+        return errors
+
+    def _send(self, message: str) -> None:
+        try:
+            self._channel.send(message.encode())
+        except OSError:
+            os._exit(0)
+
+    def _serve(self) -> None:
+        data, ancillary, _, _ = self._channel.recvmsg(8192, 64)
+        if not data:
+            os._exit(0)
+        if data[:1] == b"U":
+            try:
+                os.unlink(data[1:])
+            except OSError:
+                pass
+            return
+        packed = ancillary[0][2]
+        fds = [int.from_bytes(packed[start : start + 4], sys.byteorder) for start in range(0, len(packed), 4)]
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._send("E" + explain(error))
+            pid = -1
+        if pid == 0:
+            self._become_code(fds)
+        for fd in fds:
+            os.close(fd)
+        if pid > 0:
+            self._send("P%d" % pid)
+            _, status, usage = os.wait4(pid, 0)
+            self._send("X%d %d %r %d" % (pid, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss))
+
+    def _become_code(self, fds: list[int]) -> None:
+        try:
+            os.close(self._channel.detach())
+            os.setsid()
+            for number, fd in enumerate(fds[:3]):
+                os.dup2(fd, number, inheritable=True)
+                os.close(fd)
+            spec = read_spec(fds[3])
+            self._identity.limit()
+            run_python(spec, self._base_path)
+        except BaseException as error:
+            say_and_exit("%s: %s: %s" % (sys.executable, type(error).__name__, error), 70)
+        finally:
+            os._exit(70)
+
+
+def write_spec(spec: dict[str, Any]) -> int:
+    """Return a file in memory that holds what a child is to do."""
+    fd = os.memfd_create("execution")
+    data = memoryview(marshal.dumps(spec))
+    while data:
+        data = data[os.write(fd, data) :]
+    return fd
+
+
+def read_spec(fd: int) -> dict[str, Any]:
+    """Return what `write_spec` wrote, and close its file."""
+    size = os.fstat(fd).st_size
+    data, offset = b"", 0
+    while offset < size:
+        part = os.pread(fd, size - offset, offset)
+        data, offset = data + part, offset + len(part)
+    os.close(fd)
+    spec: dict[str, Any] = marshal.loads(data)
+    return spec
+
+
+# --- an execution and its journal
+
+
+class Stream:
+    """The standard output or error of an execution: its head is told at once, its tail at the end."""
+
+    def __init__(self, name: str, fd: int, limit_bytes: int) -> None:
+        self.name = name
+        self.fd = fd
+        self.total_bytes = 0
+        self.quick = 0
+        self.head_left = limit_bytes // 2
+        self._tail_limit = limit_bytes - limit_bytes // 2
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self.omitted_bytes = 0
+
+    def take(self, data: bytes) -> bytes:
+        """Return what of new output belongs to the head; keep the rest."""
+        self.total_bytes += len(data)
+        head, rest = data[: self.head_left], data[self.head_left :]
+        self.head_left -= len(head)
+        if rest:
+            self.keep(rest)
+        return head
+
+    def keep(self, data: bytes) -> None:
+        """Keep output as part of the tail, letting the oldest go when it is full."""
+        if self._tail and len(self._tail[-1]) + len(data) <= CHUNK_BYTES // 4:
+            self._tail[-1] += data
+        else:
+            self._tail.append(data)
+        self._tail_bytes += len(data)
+        while self._tail_bytes > self._tail_limit:
+            over = self._tail_bytes - self._tail_limit
+            first = self._tail.popleft()
+            if len(first) > over:
+                self._tail.appendleft(first[over:])
+            dropped = min(over, len(first))
+            self._tail_bytes -= dropped
+            self.omitted_bytes += dropped
+
+    def tail(self) -> list[bytes]:
+        """Return the tail in chunks, and let go of it."""
+        whole = b"".join(self._tail)
+        self._tail.clear()
+        return [whole[start : start + CHUNK_BYTES] for start in range(0, len(whole), CHUNK_BYTES)]
+
+
+class Execution:
+    """One run of code, and the journal of what happened in it."""
+
+    def __init__(self, execution_id: str, limit_bytes: int, timeout_s: float | None) -> None:
+        self.execution_id = execution_id
+        self.limit_bytes = limit_bytes
+        self.timeout_s = timeout_s
+        self.events: list[tuple[str, bytes]] = []
+        self.size_bytes = 0
+        self.finished = False
+        self.followed = False
+        self.sent = 0
+        # what is below matters only while it runs
+        self.streams: list[Stream] = []
+        self.specs: deque[dict[str, Any]] = deque()
+        self.code_fds: list[int] = []
+        self.stdin_fd = -1
+        self.stdin_queue: deque[bytes] = deque()
+        self.stdin_bytes = 0
+        self.stdin_eof = False
+        self.pid = 0
+        self.awaits_pid = False
+        self.in_zygote = False
+        self.ended = False
+        self.status: int | None = None
+        self.cpu_s = 0.0
+        self.max_rss_bytes = 0
+        self.reason = ""
+        self.message = ""
+        self.killing = False
+        self.kill_until = 0.0
+        self.clean_passes = 0
+        self.before: set[tuple[int, int]] = set()
+        self.oom_kills = 0
+        self.source_path = ""
+        self.started_at = 0.0
+        self.drain_until = 0.0
+
+    def add(self, event: str, body: bytes = b"", **fields: Any) -> None:
+        """Write an event into the journal."""
+        header = {"ev": event, "execution_id": self.execution_id, "seq": len(self.events) + 1, "at": time.time()}
+        header.update(fields)
+        text = to_json(header)
+        self.events.append((text, body))
+        self.size_bytes += len(body) + EVENT_OVERHEAD_BYTES
+
+
+# --- the agent
+
+
+class Children:
+    """Direct children of the agent and what is to happen when they end; orphans that it adopts are just reaped."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, Callable[[int, Any], None]] = {}
+
+    def reap(self) -> list[tuple[int, int, Any]]:
+        """Reap all that ended; return those that nobody waits for."""
+        orphans = []
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except OSError:
+                break
+            if pid == 0:
+                break
+            callback = self.waiting.pop(pid, None)
+            if callback is None:
+                orphans.append((pid, status, usage))
+            else:
+                callback(status, usage)
+        return orphans
+
+
+class OutOfMemoryCount:
+    """How many processes the kernel has killed in this memory cgroup."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        own = {}
+        for line in read_small("/proc/self/cgroup").decode("utf-8", "replace").splitlines():
+            _, controllers, path = [*line.split(":", 2), "", ""][:3]
+            own[controllers] = path
+        for path in ("/sys/fs/cgroup/memory%s/memory.oom_control" % own.get("memory", ""), *self._others(own)):
+            if b"oom_kill " in read_small(path):
+                self._path = path
+                return
+
+    @staticmethod
+    def _others(own: dict[str, str]) -> tuple[str, ...]:
+        return (
+            "/sys/fs/cgroup%s/memory.events" % own.get("", ""),
+            "/sys/fs/cgroup/memory/memory.oom_control",
+            "/sys/fs/cgroup/memory.events",
+        )
+
+    def read(self) -> int:
+        """Return the count; 0 where it cannot be read."""
+        if not self._path:
+            return 0
+        for line in read_small(self._path).splitlines():
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+        return 0
+
+
+class Agent:
+    """The main process: frames in, frames out, one execution at a time, and the journals of the last ones."""
+
+    def __init__(self, config: dict[str, Any], marker: bytearray) -> None:
+        self._marker = marker
+        self._workdir: str = config.get("workdir") or os.getcwd()
+        self._identity = Identity(config.get("uid"), config.get("gid"), config.get("rlimits") or {})
+        self._preload: list[str] = config.get("preload") or []
+        self._base_env = base_environment(config, self._workdir)
+        self._max_journal_bytes: int = config.get("max_journal_bytes") or DEFAULT_JOURNAL_BYTES
+        self._memory_limit_bytes: int = config.get("memory_limit_bytes") or 0
+        self._disk_limit_bytes: int = config.get("disk_limit_bytes") or 0
+        self._preload_timeout_s: float = config.get("preload_timeout_s") or PRELOAD_TIMEOUT_S
+        self._exit_on_eof = bool(config.get("exit_on_eof"))
+        self._poll = select.poll()
+        self._readers: dict[int, Callable[[int], None]] = {}
+        self._timers: dict[Any, tuple[float, Callable[[], None]]] = {}
+        self._children = Children()
+        self._tree = ProcessTree()
+        self._oom = OutOfMemoryCount()
+        # the link
+        self._input = bytearray()
+        self._synced = False
+        self._greeted = False
+        self._generation = 0
+        self._queue: deque[bytes] = deque()
+        self._queue_bytes = 0
+        self._output_waits = False
+        # the session
+        self._assigned: dict[str, Any] | None = None
+        self._executions: dict[str, Execution] = {}
+        self._current: Execution | None = None
+        self._background: set[tuple[int, int]] = set()
+        self._sinks: deque[int] = deque()
+        # the zygote
+        self._zygote_pid = 0
+        self._channel: Any = None
+        self._ready = not self._preload
+        self._preload_errors: dict[str, str] = {}
+        self._untar: Any = None
+        self._workers: set[int] = set()
+
+    # --- the loop
+
+    def run(self) -> None:
+        """Serve for ever."""
+        wake_read, wake_write = os.pipe()
+        for fd in (wake_read, wake_write, 1):
+            os.set_blocking(fd, False)
+        _signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda number, frame: None)
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+        self._watch(wake_read, lambda events: self._child_ended(wake_read))
+        self._watch(0, self._read_input)
+        if self._preload:
+            self._start_zygote()
+        gc.collect()
+        gc.freeze()
+        while True:
+            self._turn()
+
+    def _turn(self) -> None:
+        timeout_ms = None
+        if self._timers:
+            due = min([when for when, _ in self._timers.values()])
+            timeout_ms = max(0, int((due - clock()) * 1000) + 1)
+        for fd, events in self._poll.poll(timeout_ms):
+            reader = self._readers.get(fd)
+            if reader is not None:
+                reader(events)
+        if self._timers:
+            now = clock()
+            for key in [key for key, (when, _) in self._timers.items() if when <= now]:
+                timer = self._timers.pop(key, None)
+                if timer is not None:
+                    timer[1]()
+        self._pump()
+
+    def _watch(self, fd: int, reader: Callable[[int], None], events: int = select.POLLIN) -> None:
+        self._readers[fd] = reader
+        self._poll.register(fd, events)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._readers.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def _after(self, key: Any, seconds: float, action: Callable[[], None]) -> None:
+        self._timers[key] = (clock() + seconds, action)
+
+    # --- frames out
+
+    def _send(self, header: str, body: bytes = b"") -> None:
+        packed = header.encode("ascii")
+        frame = MAGIC + len(packed).to_bytes(4, "big") + len(body).to_bytes(4, "big") + packed + body
+        if self._queue_bytes + len(frame) <= MAX_QUEUE_BYTES:
+            self._queue.append(frame)
+            self._queue_bytes += len(frame)
+
+    def _pump(self) -> None:
+        """Send what is queued, and of the journals as much as fits."""
+        while True:
+            if self._queue_bytes < SEND_AHEAD_BYTES and self._greeted:
+                self._queue_events()
+            if not self._queue or not self._write_out():
+                break
+        waits = bool(self._queue)
+        if waits != self._output_waits:
+            self._output_waits = waits
+            if waits:
+                self._watch(1, self._output_ready, select.POLLOUT)
+            else:
+                self._unwatch(1)
+
+    def _queue_events(self) -> None:
+        for execution in list(self._executions.values()):
+            if not execution.followed:
+                continue
+            while execution.sent < len(execution.events) and self._queue_bytes < SEND_AHEAD_BYTES:
+                self._send(*execution.events[execution.sent])
+                execution.sent += 1
+            if execution.finished and execution.sent == len(execution.events):
+                execution.followed = False
+
+    def _write_out(self) -> bool:
+        """Write once; return whether all that was tried went out."""
+        batch = [self._queue[index] for index in range(min(len(self._queue), 64))]
+        try:
+            written = os.writev(1, batch)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._lose_output()
+            return False
+        self._queue_bytes -= written
+        for frame in batch:
+            if written < len(frame):
+                self._queue[0] = frame[written:]
+                return False
+            written -= len(frame)
+            self._queue.popleft()
+        return True
+
+    def _output_ready(self, events: int) -> None:
+        if events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) and not events & select.POLLOUT:
+            self._lose_output()
+
+    def _lose_output(self) -> None:
+        """Nobody hears us: drop what was to be sent, and wait for the next hello."""
+        if self._exit_on_eof:
+            self._die()
+        self._queue.clear()
+        self._queue_bytes = 0
+        self._greeted = False
+
+    # --- frames in
+
+    def _read_input(self, events: int) -> None:
+        try:
+            data = os.read(0, 4 * CHUNK_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            if self._exit_on_eof:
+                self._die()
+            self._unwatch(0)
+            return
+        searched = max(0, len(self._input) - MARKER_BYTES + 1)
+        self._input += data
+        found = self._input.find(self._marker, searched)
+        if found >= 0:
+            self._resync(found)
+        if self._synced:
+            self._read_frames()
+        else:
+            del self._input[: 1 - MARKER_BYTES]
+
+    def _resync(self, found: int) -> None:
+        """Do what is whole before the marker, drop what is not, and start again behind it."""
+        rest = self._input
+        while found >= 0:
+            self._input = rest[:found]
+            if self._synced:
+                self._read_frames()
+            rest = rest[found + MARKER_BYTES :]
+            self._synced, self._greeted = True, False
+            self._generation += 1
+            found = rest.find(self._marker)
+        self._input = rest
+
+    def _read_frames(self) -> None:
+        while len(self._input) >= PREFIX_BYTES:
+            header_length = int.from_bytes(self._input[2:6], "big")
+            body_length = int.from_bytes(self._input[6:10], "big")
+            if self._input[:2] != MAGIC or header_length > MAX_HEADER_BYTES or body_length > MAX_REQUEST_BODY_BYTES:
+                self._synced = False
+                self._input.clear()
+                return
+            middle = PREFIX_BYTES + header_length
+            end = middle + body_length
+            if len(self._input) < end:
+                return
+            header, body = bytes(self._input[PREFIX_BYTES:middle]), bytes(self._input[middle:end])
+            del self._input[:end]
+            self._request(header, body)
+
+    def _request(self, packed: bytes, body: bytes) -> None:
+        try:
+            header = parse_json(packed)
+        except ValueError:
+            self._synced = False
+            return
+        if not isinstance(header, dict):
+            self._synced = False
+            return
+        number = header.get("id")
+        if not isinstance(number, int) or isinstance(number, bool):
+            return
+        try:
+            operation = self.OPERATIONS.get(header.get("op"))
+            if operation is None:
+                raise BadRequest("unknown_operation")
+            if not self._greeted and operation is not Agent._hello:
+                raise BadRequest("not_greeted", "The first request is hello.")
+            answer = operation(self, header, body)
+        except BadRequest as error:
+            self._refuse(number, error.code, str(error))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            self._refuse(number, "bad_request", "%s: %s" % (type(error).__name__, error))
+        except OSError as error:
+            self._refuse(number, "os_error", explain(error))
+        except MemoryError:
+            self._refuse(number, "no_memory", "")
+        else:
+            if answer is not None:
+                self._reply(number, answer)
+
+    def _reply(self, number: int, fields: dict[str, Any], body: bytes = b"") -> None:
+        header = {"re": number, "ok": True}
+        header.update(fields)
+        self._send(to_json(header), body)
+
+    def _refuse(self, number: int, code: str, message: str) -> None:
+        self._send(to_json({"re": number, "ok": False, "error": code, "message": message[:2000]}))
+
+    def _die(self) -> None:
+        """Take everything along: whoever started the agent is gone."""
+        for _ in range(100):
+            alive = self._tree.walk([os.getpid()], set(), set())
+            if not alive:
+                break
+            for pid, _ in alive:
+                send_signal(pid, _signal.SIGKILL)
+            time.sleep(0.005)
+            self._children.reap()
+        os._exit(0)
+
+    # --- requests about the session
+
+    def _hello(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        nonce = bytes.fromhex(header["nonce"])
+        if len(nonce) != 16:
+            raise BadRequest("bad_request", "The nonce is 16 bytes.")
+        self._queue.clear()
+        self._queue.append(RESYNC + nonce)
+        self._queue_bytes = len(RESYNC) + len(nonce)
+        self._greeted = True
+        for execution in self._executions.values():
+            execution.followed = False
+        return {
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "python": "%d.%d.%d" % sys.version_info[:3],
+            "assigned": self._assigned,
+            "executions": [
+                {
+                    "execution_id": execution.execution_id,
+                    "state": "finished" if execution.finished else "running",
+                    "last_seq": len(execution.events),
+                }
+                for execution in self._executions.values()
+            ],
+            "preloaded": [name for name in self._preload if name not in self._preload_errors] if self._ready else [],
+            "preload_errors": self._preload_errors,
+            "ready": self._ready,
+        }
+
+    def _assign(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        wanted = {"session_id": header["session_id"], "digest": header["digest"], "env": checked_env(header.get("env"))}
+        if self._assigned is not None and self._assigned != wanted:
+            raise BadRequest("assigned", "The sandbox belongs to another session.")
+        self._assigned = wanted
+        if not self._zygote_pid and _ctypes is not None:
+            self._after("zygote", 0, self._start_zygote)
+        return {}
+
+    def _ping(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        return {"ready": self._ready, "preload_errors": self._preload_errors}
+
+    # --- requests about executions
+
+    def _find(self, header: dict[str, Any]) -> Execution:
+        execution = self._executions.get(header["execution_id"])
+        if execution is None:
+            raise BadRequest("unknown_execution")
+        return execution
+
+    def _exec(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        execution_id = header["execution_id"]
+        if not isinstance(execution_id, str) or not 0 < len(execution_id) <= 200:
+            raise BadRequest("bad_request", "The execution_id is a text of 1 to 200 characters.")
+        known = self._executions.get(execution_id)
+        if known is not None:
+            return {"state": "finished" if known.finished else "running", "joined": True}
+        if self._current is not None:
+            raise BadRequest("busy", "Another execution is running.")
+        self._start(execution_id, header, body)
+        return {"state": "running", "joined": False}
+
+    def _start(self, execution_id: str, header: dict[str, Any], body: bytes) -> None:
+        timeout_s = header.get("timeout_s")
+        timeout_s = None if timeout_s is None else float(timeout_s)
+        limit_bytes = header.get("output_limit_bytes", DEFAULT_OUTPUT_BYTES)
+        if not isinstance(limit_bytes, int) or limit_bytes < 0:
+            raise BadRequest("bad_request", "The output_limit_bytes is a number of bytes.")
+        execution = Execution(execution_id, min(limit_bytes, self._max_journal_bytes // 2), timeout_s)
+        specs = self._specs(header, body)
+        execution.specs.extend(specs)
+        execution.in_zygote = specs[0]["forked"]
+        execution.source_path = specs[0].get("temporary", "")
+        self._open_streams(execution, header.get("stdin") == "data")
+        execution.oom_kills = self._oom.read()
+        if self._background:
+            self._background = set(self._processes(set()))
+        execution.before = self._background
+        self._executions[execution_id] = execution
+        self._current = execution
+        execution.followed = True
+        execution.started_at = clock()
+        if timeout_s is not None:
+            self._after("deadline", timeout_s, lambda: self._end(execution, "timed_out"))
+        self._after("watch", WATCH_S, lambda: self._look_after(execution))
+        self._forget_old()
+        self._next_program(execution)
+
+    def _specs(self, header: dict[str, Any], body: bytes) -> list[dict[str, Any]]:
+        """Return what is to be run, one program after another."""
+        env = dict(self._base_env)
+        if self._assigned is not None:
+            env.update(self._assigned["env"])
+        env.update(checked_env(header.get("env")))
+        python_path = ":".join(checked_list(header.get("python_path")))
+        if python_path:
+            old = env.get("PYTHONPATH")
+            env["PYTHONPATH"] = python_path + ":" + old if old else python_path
+        cwd = os.path.join(self._workdir, header.get("cwd") or "")
+        filename = header.get("filename")
+        if filename is not None:
+            place(self._workdir, filename)
+        base = {"workdir": self._workdir, "cwd": cwd, "env": env, "forked": False}
+        if header["kind"] == "commands":
+            source = body if filename is not None else None
+            commands = checked_list(header["commands"])
+            if not commands:
+                raise BadRequest("bad_request", "There is no command.")
+            first = {"argv": [SHELL, "-c", commands[0]], "program": "sh", "filename": filename, "source": source}
+            rest = [
+                {"argv": [SHELL, "-c", command], "program": "sh", "filename": None, "source": None}
+                for command in commands[1:]
+            ]
+            return [dict(base, **spec) for spec in [first, *rest]]
+        if header["kind"] != "python":
+            raise BadRequest("bad_request", "The kind is python or commands.")
+        return [self._python_spec(base, filename, body, checked_list(header.get("args")))]
+
+    def _python_spec(self, base: dict[str, Any], filename: str | None, body: bytes, args: list[str]) -> dict[str, Any]:
+        temporary = ""
+        if filename is None:
+            filename = ".main-%s.py" % os.urandom(4).hex()
+            temporary = os.path.join(self._workdir, filename)
+        forked = _ctypes is not None and can_share_interpreter(base["env"])
+        # As in a shell: relative where that names the same file.
+        shown = filename if base["cwd"].rstrip("/") == self._workdir else os.path.join(self._workdir, filename)
+        program = sys.executable
+        if forked:
+            program = sys.orig_argv[0] if sys.version_info >= (3, 10) else "python3"
+        argv = [program, shown, *args]
+        return dict(
+            base, argv=argv, program="python3", filename=filename, source=body, forked=forked, temporary=temporary
+        )
+
+    # --- starting programs
+
+    def _open_streams(self, execution: Execution, with_stdin: bool) -> None:
+        fds: list[int] = []
+        try:
+            if with_stdin:
+                fds.extend(self._identity.pipe())
+            else:
+                fds.extend((os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1))
+            fds.extend(self._identity.pipe())
+            fds.extend(self._identity.pipe())
+        except OSError as error:
+            for fd in fds:
+                if fd >= 0:
+                    os.close(fd)
+            raise BadRequest("os_error", explain(error)) from error
+        code_in, own_in, own_out, code_out, own_err, code_err = fds
+        for fd in (own_in, own_out, own_err):
+            if fd >= 0:
+                os.set_blocking(fd, False)
+        execution.code_fds = [code_in, code_out, code_err]
+        execution.stdin_fd = own_in
+        for name, fd in (("stdout", own_out), ("stderr", own_err)):
+            stream = Stream(name, fd, execution.limit_bytes)
+            execution.streams.append(stream)
+            self._read_stream(execution, stream)
+
+    def _read_stream(self, execution: Execution, stream: Stream) -> None:
+        if stream.fd >= 0:
+            self._watch(stream.fd, lambda events: self._output(execution, stream))
+
+    def _next_program(self, execution: Execution) -> None:
+        spec = execution.specs.popleft()
+        try:
+            if spec["forked"]:
+                self._ask_zygote(execution, spec)
+            else:
+                self._fork_program(execution, spec)
+        except OSError as error:
+            self._could_not_start(execution, explain(error))
+            return
+        if not execution.specs:
+            self._close_code_fds(execution)
+
+    def _close_code_fds(self, execution: Execution) -> None:
+        for fd in execution.code_fds:
+            os.close(fd)
+        execution.code_fds = []
+
+    def _could_not_start(self, execution: Execution, message: str) -> None:
+        execution.reason, execution.message = "killed", message
+        execution.specs.clear()
+        self._close_code_fds(execution)
+        self._program_ended(execution, None, None)
+
+    def _fork_program(self, execution: Execution, spec: dict[str, Any]) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._forget_secrets()
+            run_program(spec, self._identity, execution.code_fds)
+        execution.pid = pid
+        self._children.waiting[pid] = lambda status, usage: self._program_ended(execution, status, usage)
+        if not execution.events:
+            execution.add("started", pid=pid)
+
+    def _forget_secrets(self) -> None:
+        """Wipe, in a child, what only the agent may know."""
+        for index in range(len(self._marker)):
+            self._marker[index] = 0
+
+    def _start_zygote(self) -> None:
+        import _socket
+
+        own, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._forget_secrets()
+                own.detach()
+                null = os.open("/dev/null", os.O_RDWR)
+                set_streams([null, null, null, other.detach()])
+                set_signals_to_default(python=True)
+                Zygote(3, self._identity, self._workdir, self._base_env).run(self._preload)
+            finally:
+                os._exit(70)
+        other.close()
+        own.setblocking(False)
+        self._zygote_pid = pid
+        self._channel = own
+        self._ready = not self._preload
+        self._children.waiting[pid] = lambda status, usage: self._zygote_ended()
+        self._watch(own.fileno(), lambda events: self._zygote_says())
+        if self._preload:
+            self._after("preload", self._preload_timeout_s, self._preload_hangs)
+
+    def _preload_hangs(self) -> None:
+        for name in self._preload:
+            self._preload_errors[name] = "The import took more than %g s." % self._preload_timeout_s
+        self._preload = []
+        self._ready = True
+        self._kill_zygote()
+
+    def _kill_zygote(self) -> None:
+        if self._zygote_pid:
+            send_signal(self._zygote_pid, _signal.SIGKILL)
+
+    def _ask_zygote(self, execution: Execution, spec: dict[str, Any]) -> None:
+        import _socket
+
+        if not self._zygote_pid:
+            self._start_zygote()
+        spec_fd = write_spec(spec)
+        try:
+            packed = b"".join([fd.to_bytes(4, sys.byteorder) for fd in [*execution.code_fds, spec_fd]])
+            self._channel.sendmsg([b"F"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+        finally:
+            os.close(spec_fd)
+        execution.awaits_pid = True
+
+    def _zygote_says(self) -> None:
+        channel = self._channel
+        while self._channel is channel and channel is not None:
+            try:
+                message = channel.recv(MAX_HEADER_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self._unwatch(channel.fileno())
+                return
+            try:
+                self._take_word(message[:1], message[1:].decode())
+            except (ValueError, IndexError):
+                self._kill_zygote()
+
+    def _take_word(self, kind: str | bytes, text: str) -> None:
+        execution = self._current
+        if kind == b"R":
+            errors = parse_json(text.encode())
+            self._preload_errors.update({str(key): str(value) for key, value in errors.items()})
+            self._ready = True
+            self._timers.pop("preload", None)
+        elif execution is None or not execution.in_zygote or execution.ended:
+            return
+        elif kind == b"P" and execution.awaits_pid:
+            execution.awaits_pid = False
+            execution.pid = int(text)
+            execution.add("started", pid=execution.pid)
+        elif kind == b"E" and execution.awaits_pid:
+            self._could_not_start(execution, text)
+        elif kind == b"X" and not execution.awaits_pid:
+            pid, status, cpu_s, max_rss = text.split()
+            if int(pid) == execution.pid:
+                execution.cpu_s += float(cpu_s)
+                execution.max_rss_bytes = int(max_rss) * 1024
+                self._program_ended(execution, int(status), None)
+
+    def _zygote_ended(self) -> None:
+        """Clean up behind a zygote that was killed; the next execution starts another."""
+        self._zygote_says()
+        if self._channel is not None:
+            self._unwatch(self._channel.fileno())
+            self._channel.close()
+        self._channel = None
+        self._zygote_pid = 0
+        self._timers.pop("preload", None)
+        if not self._ready and self._current is None:
+            self._ready = True
+            self._preload_errors = dict.fromkeys(self._preload, "The interpreter ended while importing.")
+        execution = self._current
+        if execution is not None and execution.awaits_pid:
+            self._could_not_start(execution, "The interpreter was killed.")
+
+    def _child_ended(self, wake_fd: int) -> None:
+        try:
+            os.read(wake_fd, 4096)
+        except BlockingIOError:
+            pass
+        for pid, status, usage in self._children.reap():
+            execution = self._current
+            if execution is not None and execution.in_zygote and pid == execution.pid and not execution.ended:
+                self._program_ended(execution, status, usage)
+
+    def _look_after(self, execution: Execution) -> None:
+        """See from time to time that an execution whose parent is the zygote has not ended without a word."""
+        if execution.finished:
+            return
+        if execution.in_zygote and not execution.ended and execution.pid and not execution.awaits_pid:
+            fields = process_stat(execution.pid)
+            if fields and fields[0] == b"Z" and int(fields[1]) == self._zygote_pid:
+                self._after("silent", ZYGOTE_GRACE_S, lambda: self._zygote_is_silent(execution))
+            elif not fields and not self._zygote_pid:
+                execution.reason = execution.reason or "killed"
+                self._program_ended(execution, None, None)
+        self._after("watch", WATCH_S, lambda: self._look_after(execution))
+
+    def _zygote_is_silent(self, execution: Execution) -> None:
+        if execution is self._current and not execution.ended:
+            self._kill_zygote()
+
+    # --- output
+
+    def _output(self, execution: Execution, stream: Stream) -> None:
+        """Read once from a stream of the code; the more often it speaks, the longer the next words are awaited."""
+        try:
+            data = os.read(stream.fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close_stream(stream)
+            self._maybe_finish(execution)
+            return
+        self._take_output(execution, stream, data)
+        if execution.ended:
+            self._await_drain(execution, stream)
+        elif len(data) < CHUNK_BYTES // 2:
+            self._pace(execution, stream)
+
+    def _take_output(self, execution: Execution, stream: Stream, data: bytes) -> None:
+        if len(execution.events) >= MAX_EVENTS:
+            stream.head_left = 0
+        head = stream.take(data)
+        if head:
+            execution.add(stream.name, head)
+
+    def _pace(self, execution: Execution, stream: Stream) -> None:
+        """Leave a stream that speaks in small pieces alone for a moment, so that events stay few."""
+        count = len(execution.events)
+        if count < 64:
+            return
+        pause_s = 0.002 if count < 500 else 0.01 if count < 2000 else 0.02 if count < 5000 else 0.1
+        self._unwatch(stream.fd)
+        self._after(stream, pause_s, lambda: self._read_stream(execution, stream))
+
+    def _close_stream(self, stream: Stream) -> None:
+        self._timers.pop(stream, None)
+        if stream.fd >= 0:
+            self._unwatch(stream.fd)
+            os.close(stream.fd)
+            stream.fd = -1
+
+    def _await_drain(self, execution: Execution, stream: Stream) -> None:
+        """Give processes that outlive their execution a moment for their last words."""
+        left = max(0.0, min(DRAIN_IDLE_S, execution.drain_until - clock()))
+        self._after(stream, left, lambda: self._sink(execution, stream))
+
+    def _sink(self, execution: Execution, stream: Stream) -> None:
+        """Stop recording a stream that a background process holds; go on reading, or its next word would kill it."""
+        fd, stream.fd = stream.fd, -1
+        self._unwatch(fd)
+        self._sinks.append(fd)
+        if len(self._sinks) > MAX_SINKS:
+            self._close_sink(self._sinks[0])
+        self._watch(fd, lambda events: self._empty_sink(fd))
+        self._maybe_finish(execution)
+
+    def _empty_sink(self, fd: int) -> None:
+        try:
+            data = os.read(fd, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close_sink(fd)
+            return
+        self._unwatch(fd)
+        self._after(("sink", fd), 0.05, lambda: self._watch(fd, lambda events: self._empty_sink(fd)))
+
+    def _close_sink(self, fd: int) -> None:
+        self._sinks.remove(fd)
+        self._timers.pop(("sink", fd), None)
+        self._unwatch(fd)
+        os.close(fd)
+
+    # --- input of the code
+
+    def _stdin(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        execution = self._find(header)
+        if execution.finished or execution.stdin_fd < 0 or execution.stdin_eof:
+            raise BadRequest("stdin_closed", "The execution does not read standard input any more.")
+        if execution.stdin_bytes + len(body) > MAX_STDIN_BYTES:
+            raise BadRequest("stdin_full", "The code has not read what it was sent.")
+        if body:
+            execution.stdin_queue.append(body)
+            execution.stdin_bytes += len(body)
+        execution.stdin_eof = bool(header.get("eof"))
+        self._write_stdin(execution)
+        return {"queued_bytes": execution.stdin_bytes}
+
+    def _write_stdin(self, execution: Execution) -> None:
+        fd = execution.stdin_fd
+        try:
+            while execution.stdin_queue:
+                data = execution.stdin_queue[0]
+                written = os.write(fd, data[:CHUNK_BYTES])
+                execution.stdin_bytes -= written
+                if written < len(data):
+                    execution.stdin_queue[0] = data[written:]
+                else:
+                    execution.stdin_queue.popleft()
+        except BlockingIOError:
+            if fd not in self._readers:
+                self._watch(fd, lambda events: self._write_stdin(execution), select.POLLOUT)
+            return
+        except OSError:
+            execution.stdin_eof = True
+        self._unwatch(fd)
+        if execution.stdin_eof:
+            self._close_stdin(execution)
+
+    def _close_stdin(self, execution: Execution) -> None:
+        if execution.stdin_fd >= 0:
+            self._unwatch(execution.stdin_fd)
+            os.close(execution.stdin_fd)
+            execution.stdin_fd = -1
+        execution.stdin_queue.clear()
+        execution.stdin_bytes = 0
+
+    # --- the end of an execution
+
+    def _cancel(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        execution = self._find(header)
+        if not execution.finished:
+            self._end(execution, "cancelled")
+        return {"state": "finished" if execution.finished else "running"}
+
+    def _end(self, execution: Execution, reason: str) -> None:
+        """Kill an execution and all that it started."""
+        self._timers.pop("deadline", None)
+        if execution.finished or execution.killing:
+            return
+        if not execution.reason and not execution.ended:
+            execution.reason = reason
+        execution.killing = True
+        execution.kill_until = clock() + KILL_TOTAL_S
+        execution.specs.clear()
+        self._close_code_fds(execution)
+        self._kill_step(execution)
+
+    def _processes(self, before: set[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the live processes of code, without the trees of those in `before`."""
+        own = [os.getpid()]
+        return self._tree.walk(own, {self._zygote_pid} | self._workers, before)
+
+    def _kill_step(self, execution: Execution) -> None:
+        """Stop all, so that none can fork away; then kill all; look again until none is found twice."""
+        silent = not self._ready or clock() > execution.kill_until - KILL_TOTAL_S + ZYGOTE_GRACE_S
+        if execution.awaits_pid and silent:
+            # Not even its process id is known: the zygote is about to fork it, or still imports.
+            self._kill_zygote()
+        stopped: set[tuple[int, int]] = set()
+        for _ in range(30):
+            found = self._processes(execution.before)
+            fresh = [key for key in found if key not in stopped]
+            if not fresh:
+                break
+            for key in fresh:
+                send_signal(key[0], _signal.SIGSTOP)
+                stopped.add(key)
+        for pid, _ in found:
+            send_signal(pid, _signal.SIGKILL)
+        execution.clean_passes = 0 if found or execution.awaits_pid else execution.clean_passes + 1
+        if execution.clean_passes >= 2 or clock() > execution.kill_until:
+            execution.killing = False
+            if not execution.ended:
+                self._after("silent", ZYGOTE_GRACE_S, lambda: self._give_up(execution))
+            self._maybe_finish(execution)
+            return
+        self._after("kill", KILL_STEP_S, lambda: self._kill_step(execution))
+
+    def _give_up(self, execution: Execution) -> None:
+        """All processes are gone, and nobody has told how the main one ended."""
+        if execution.ended or execution.finished:
+            return
+        if execution.in_zygote and self._zygote_pid and not execution.message:
+            execution.message = "The interpreter did not tell how the code ended."
+            self._kill_zygote()
+            self._after("silent", ZYGOTE_GRACE_S, lambda: self._give_up(execution))
+            return
+        self._program_ended(execution, None, None)
+
+    def _program_ended(self, execution: Execution, status: int | None, usage: Any) -> None:
+        execution.awaits_pid = False
+        if usage is not None:
+            execution.cpu_s += usage.ru_utime + usage.ru_stime
+            execution.max_rss_bytes = max(execution.max_rss_bytes, usage.ru_maxrss * 1024)
+        if status == 0 and execution.specs and not execution.reason:
+            self._next_program(execution)
+            return
+        execution.ended = True
+        execution.status = status
+        execution.specs.clear()
+        self._close_code_fds(execution)
+        self._timers.pop("silent", None)
+        self._close_stdin(execution)
+        execution.drain_until = clock() + DRAIN_TOTAL_S
+        for stream in execution.streams:
+            self._drain(execution, stream)
+        self._maybe_finish(execution)
+
+    def _drain(self, execution: Execution, stream: Stream) -> None:
+        """Read what a stream holds at the end of the main process."""
+        while stream.fd >= 0:
+            try:
+                data = os.read(stream.fd, CHUNK_BYTES)
+            except BlockingIOError:
+                self._timers.pop(stream, None)
+                if stream.fd not in self._readers:
+                    self._read_stream(execution, stream)
+                self._await_drain(execution, stream)
+                return
+            except OSError:
+                data = b""
+            if data and clock() < execution.drain_until:
+                self._take_output(execution, stream, data)
+            else:
+                self._close_stream(stream)
+
+    def _maybe_finish(self, execution: Execution) -> None:
+        if execution.finished or not execution.ended or execution.killing:
+            return
+        if any(stream.fd >= 0 for stream in execution.streams):
+            return
+        if not execution.events:
+            execution.add("started", pid=execution.pid)
+        for stream in execution.streams:
+            self._tell_tail(execution, stream)
+        self._background = set(self._processes(set()))
+        fields = self._verdict(execution)
+        if execution.message:
+            fields["message"] = execution.message[:500]
+        execution.add(
+            "exit",
+            duration_ms=round((clock() - execution.started_at) * 1000, 3),
+            cpu_ms=round(execution.cpu_s * 1000, 3),
+            max_rss_bytes=execution.max_rss_bytes,
+            stdout_bytes=execution.streams[0].total_bytes,
+            stderr_bytes=execution.streams[1].total_bytes,
+            background=len(self._background - execution.before),
+            **fields,
+        )
+        execution.finished = True
+        self._current = None
+        for key in ("deadline", "watch", "kill", "silent"):
+            self._timers.pop(key, None)
+        self._remove_source(execution)
+
+    def _tell_tail(self, execution: Execution, stream: Stream) -> None:
+        chunks = stream.tail()
+        if stream.omitted_bytes:
+            execution.add("truncated", stream=stream.name, omitted_bytes=stream.omitted_bytes)
+        for chunk in chunks:
+            execution.add(stream.name, chunk)
+
+    def _verdict(self, execution: Execution) -> dict[str, Any]:
+        """Say how an execution ended, and why."""
+        status = execution.status
+        signal = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+        code = os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
+        reason = execution.reason
+        if not reason:
+            reason = "exited"
+            if (signal == _signal.SIGKILL or code == 128 + _signal.SIGKILL) and self._out_of_memory(execution):
+                reason = "out_of_memory"
+        return {"exit_code": code, "signal": signal, "reason": reason}
+
+    def _out_of_memory(self, execution: Execution) -> bool:
+        if self._oom.read() > execution.oom_kills:
+            return True
+        return 0 < self._memory_limit_bytes * 9 // 10 <= execution.max_rss_bytes
+
+    def _remove_source(self, execution: Execution) -> None:
+        """Remove the file that was only made to be run, once nothing that it started is left."""
+        if not execution.source_path:
+            return
+        if self._background - execution.before:
+            return
+        path, execution.source_path = os.fsencode(execution.source_path), ""
+        if self._identity.uid is None:
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
+        elif self._channel is not None:
+            try:
+                self._channel.send(b"U" + path)
+            except OSError:
+                pass
+
+    # --- journals
+
+    def _resume(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        execution = self._find(header)
+        after = header.get("after", 0)
+        if not isinstance(after, int) or not 0 <= after <= len(execution.events):
+            raise BadRequest("bad_request", "The event after which to resume does not exist.")
+        execution.followed = True
+        execution.sent = after
+        return {"state": "finished" if execution.finished else "running", "last_seq": len(execution.events)}
+
+    def _forget(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        execution = self._find(header)
+        if not execution.finished:
+            raise BadRequest("busy", "The execution is running.")
+        del self._executions[execution.execution_id]
+        return {}
+
+    def _forget_old(self) -> None:
+        """Keep the journals within their bounds; those still being sent stay while that is possible."""
+        for patient in (True, False):
+            allowed = self._max_journal_bytes if patient else 2 * self._max_journal_bytes
+            total = sum([execution.size_bytes for execution in self._executions.values()])
+            for execution in list(self._executions.values()):
+                if len(self._executions) <= MAX_EXECUTIONS * (1 if patient else 2) and total <= allowed:
+                    break
+                if execution.finished and not (patient and execution.followed):
+                    total -= execution.size_bytes
+                    del self._executions[execution.execution_id]
+
+    # --- the state of the sandbox
+
+    def _stats(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        processes = self._processes(set())
+        disk = os.statvfs(self._workdir)
+        ticks = os.sysconf("SC_CLK_TCK")
+        page = os.sysconf("SC_PAGE_SIZE")
+        memory, cpu_ms = 0, 0.0
+        for pid in [os.getpid(), self._zygote_pid, *[pid for pid, _ in processes]]:
+            fields = process_stat(pid) if pid else []
+            if len(fields) > 21:
+                memory += int(fields[21]) * page
+                cpu_ms += sum([int(field) for field in fields[11:15]]) * 1000 / ticks
+        return {
+            "memory_bytes": memory,
+            "cpu_ms": cpu_ms,
+            "processes": len(processes),
+            "disk_bytes": (disk.f_blocks - disk.f_bfree) * disk.f_frsize,
+            "disk_limit_bytes": disk.f_blocks * disk.f_frsize,
+        }
+
+    OPERATIONS = {
+        "hello": _hello,
+        "assign": _assign,
+        "ping": _ping,
+        "exec": _exec,
+        "stdin": _stdin,
+        "cancel": _cancel,
+        "resume": _resume,
+        "forget": _forget,
+        "stats": _stats,
+    }
+
+
+# --- start
+
+
+def checked_env(value: Any) -> dict[str, str]:
+    """Return an environment given by a request. Raises BadRequest."""
+    if value is None:
+        return {}
+    for name, text in value.items():
+        if not isinstance(text, str) or not name or "=" in name or "\0" in name or "\0" in text:
+            raise BadRequest("bad_request", "The environment maps names to texts.")
+    return dict(value)
+
+
+def checked_list(value: Any) -> list[str]:
+    """Return a list of texts given by a request. Raises BadRequest."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(text, str) and "\0" not in text for text in value):
+        raise BadRequest("bad_request", "A list of texts is wanted.")
+    return value
+
+
+def startup_variables(env: dict[str, str]) -> dict[str, str]:
+    """Return what an interpreter reads of its environment while it starts."""
+    return {
+        name: value
+        for name, value in env.items()
+        if (name.startswith(("PYTHON", "LD_")) and name != "PYTHONPATH") or name in ("LANG", "LC_ALL", "LC_CTYPE")
+    }
+
+
+OWN_STARTUP_VARIABLES = startup_variables(dict(os.environ))
+
+
+def can_share_interpreter(env: dict[str, str]) -> bool:
+    """Return whether code with this environment may run in a fork of our own interpreter."""
+    if startup_variables(env) != OWN_STARTUP_VARIABLES:
+        return False
+    for directory in env.get("PYTHONPATH", "").split(":"):
+        for name in ("sitecustomize.py", "usercustomize.py"):
+            if directory and os.path.exists(os.path.join(directory, name)):
+                return False
+    return True
+
+
+def base_environment(config: dict[str, Any], workdir: str) -> dict[str, str]:
+    """Return the environment that all code begins with."""
+    env = dict(os.environ)
+    for name in ("PWD", "OLDPWD", "SHLVL", "_", CONFIG_VARIABLE, RESTARTED_VARIABLE):
+        env.pop(name, None)
+    if config.get("uid") is not None:
+        env["HOME"] = workdir
+    env.update(checked_env(config.get("env")))
+    return env
+
+
+def restart_with(env: dict[str, str]) -> None:
+    """Start this program again if the interpreter that is to be forked should have had another environment."""
+    if startup_variables(env) == OWN_STARTUP_VARIABLES or RESTARTED_VARIABLE in os.environ:
+        return
+    wanted = {**env, CONFIG_VARIABLE: os.environ[CONFIG_VARIABLE], RESTARTED_VARIABLE: "1"}
+    os.execve(sys.executable, [sys.executable, os.path.abspath(sys.argv[0])], wanted)
+
+
+def take_config() -> tuple[dict[str, Any], bytearray]:
+    """Return the configuration without its secret, and the marker made of it; leave no copy of it in memory."""
+    raw: bytes = os.environ._data[os.fsencode(CONFIG_VARIABLE)]  # type: ignore[attr-defined]
+    start = raw.index(b'"', raw.index(b":", raw.index(b'"secret"'))) + 1
+    marker = bytearray(RESYNC) + bytearray(SECRET_BYTES)
+    for index in range(SECRET_BYTES):
+        high, low = (b"0123456789abcdef".index(raw[start + 2 * index + part]) for part in (0, 1))
+        marker[len(RESYNC) + index] = 16 * high + low
+    config = parse_json(raw[:start] + raw[start + 2 * SECRET_BYTES :])
+    return config, marker
+
+
+def main() -> None:
+    """Be the agent."""
+    prctl(PR_SET_DUMPABLE, 0)
+    config, marker = take_config()
+    restart_with(base_environment(config, config.get("workdir") or ""))
+    wipe_variable(CONFIG_VARIABLE)
+    os.environ.pop(RESTARTED_VARIABLE, None)
+    if os.getpid() != 1:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+    os.set_inheritable(0, False)
+    Agent(config, marker).run()
+
+
+if __name__ == "__main__":
+    main()
