@@ -14,8 +14,10 @@ from sessions_app.models.event import SessionEvent
 from sessions_app.models.session import Session
 from sessions_app.querysets import EXECUTION_LIVE, ExecutionQuerySet
 
-# How long after its start, or after the last look at it, a reaper looks whether somebody still settles an execution.
+# How long after its start a reaper looks whether somebody settles an execution, and how long after each look again.
 ATTENTION = timedelta(seconds=10)
+# The same for one that is known to have nobody who waits for it; from there the pauses grow with its age.
+UNATTENDED = timedelta(seconds=1)
 
 
 class Execution(models.Model):
@@ -161,6 +163,11 @@ class Execution(models.Model):
             return False
         return True
 
+    def leave_unattended(self) -> None:
+        """Have a reaper look at it soon: nobody waits for its end."""
+        self.attend_at = timezone.now() + UNATTENDED
+        Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(attend_at=self.attend_at)
+
     @classmethod
     def promote_next(cls, session_id: uuid.UUID, *, actor: str) -> None:
         """Call the execution that is first in the queue running: the sandbox runs them in order.
@@ -171,9 +178,9 @@ class Execution(models.Model):
         if following is not None:
             following.begin(actor=actor)
 
-    def claim(self, *, now: datetime, lease: timedelta = ATTENTION) -> bool:
+    def claim(self, *, now: datetime) -> bool:
         """Take the next look at it, so that no other reaper does."""
-        until = now + lease
+        until = now + min(ATTENTION, max(UNATTENDED, (now - self.created_at) / 4))
         rows = Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE, attend_at=self.attend_at)
         if rows.update(attend_at=until) == 0:
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
@@ -71,7 +72,8 @@ def create_session(
         attend_at=timezone.now() + PENDING_LEASE,
         **durations,
     )
-    with transaction.atomic():
+    # A single statement needs no transaction around it.
+    with nullcontext() if claim is None else transaction.atomic():
         session.save(force_insert=True)
         if claim is not None:
             claim.attach(session=session)

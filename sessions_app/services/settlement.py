@@ -131,6 +131,7 @@ def start_execution(execution: Execution, *, actor: str) -> Execution:
     except SandboxwebError as error:
         not_run(execution, error, actor=actor)
         raise
+    execution.leave_unattended()
     return execution
 
 

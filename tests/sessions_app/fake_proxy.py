@@ -1,0 +1,165 @@
+"""A proxy that runs nothing: it keeps the contract in memory and does what a test tells it to."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+Json = dict[str, Any]
+
+
+@dataclass
+class FakeExecution:
+    """One execution of the fake: it ends at once, unless its code says `wait`."""
+
+    body: Json
+    runs: int = 1
+    events: list[Json] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        return any(event["type"] == "exit" for event in self.events)
+
+    def say(self, kind: str, data: Any) -> None:
+        self.events.append({"seq": len(self.events) + 1, "type": kind, "data": data, "at": time.time()})
+
+    def end(self, **values: Any) -> None:
+        values = {"reason": "exited", "exit_code": 0, "signal": None, "duration_ms": 1.5, "cpu_ms": 1.0} | values
+        self.say("exit", {**values, "max_rss_bytes": 4096})
+
+
+@dataclass
+class FakeProxy:
+    """The whole proxy; `away` refuses connections, `break_next` lets a request arrive and loses its answer."""
+
+    sandboxes: dict[str, dict[str, FakeExecution]] = field(default_factory=dict)
+    made: dict[str, Json] = field(default_factory=dict)
+    pool: list[Json] | None = None
+    away: bool = False
+    break_next: int = 0
+    failures: dict[str, httpx.Response] = field(default_factory=dict)
+    before: Callable[[httpx.Request], None] | None = None
+    requests: list[str] = field(default_factory=list)
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self)
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if self.away:
+            raise httpx.ConnectError("refused", request=request)
+        self.requests.append(f"{request.method} {request.url.path}")
+        if self.before:
+            self.before(request)
+        answer = self._answer(request)
+        if self.break_next:
+            self.break_next -= 1
+            raise httpx.ReadError("reset", request=request)
+        return answer
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path.strip("/").split("/")
+        body = json.loads(request.content) if request.content else {}
+        for start, response in self.failures.items():
+            if f"{request.method} {request.url.path}".startswith(start):
+                return response
+        match request.method, path:
+            case "GET", [""]:
+                return httpx.Response(200, json={"status": "ok", "backend": "fake", "pool": {}})
+            case "GET", ["languages"]:
+                return httpx.Response(
+                    200, json={"languages": [{"lang": "python", "version": "3"}], "default": "python"}
+                )
+            case "PUT", ["pool"]:
+                self.pool = body["templates"]
+                return httpx.Response(200, json={"pool": {}})
+            case "POST", ["sessions"]:
+                return self._create(body)
+            case "GET", ["sessions"]:
+                items = [{"session_id": key, "created_at": self.made[key]["created_at"]} for key in self.sandboxes]
+                return httpx.Response(200, json={"sessions": list(self.sandboxes), "items": items})
+            case method, ["sessions", session_id, *rest] if session_id in self.sandboxes:
+                return self._of_session(method, session_id, rest, body, request)
+        return httpx.Response(404, json={"error": "unknown_session", "detail": "No such sandbox."})
+
+    def _create(self, body: Json) -> httpx.Response:
+        session_id = body["session_id"]
+        known = session_id in self.sandboxes
+        self.sandboxes.setdefault(session_id, {})
+        self.made.setdefault(session_id, {**body, "created_at": time.time()})
+        answer = {
+            "session_id": session_id,
+            "status": "active",
+            "sandbox": f"sbx-{session_id[:8]}",
+            "backend": "fake",
+            "capabilities": {"contexts": False},
+        }
+        return httpx.Response(200 if known else 201, json=answer)
+
+    def _of_session(
+        self, method: str, session_id: str, rest: list[str], body: Json, request: httpx.Request
+    ) -> httpx.Response:
+        executions = self.sandboxes[session_id]
+        match method, rest:
+            case "DELETE", []:
+                del self.sandboxes[session_id]
+                return httpx.Response(200, json={"session_id": session_id, "status": "terminated"})
+            case "POST", ["execute"]:
+                return self._execute(executions, body, request)
+            case "GET", ["executions", execution_id, "events"] if execution_id in executions:
+                after = int(request.url.params.get("after", 0))
+                events = [event for event in executions[execution_id].events if event["seq"] > after]
+                return _ndjson(events)
+            case "DELETE", ["executions", execution_id] if execution_id in executions:
+                if not executions[execution_id].ended:
+                    executions[execution_id].end(reason="cancelled", exit_code=None, signal=9)
+                return httpx.Response(200, json={"status": "cancelled"})
+        return httpx.Response(404, json={"error": "unknown_execution", "detail": "No such execution."})
+
+    def _execute(self, executions: dict[str, FakeExecution], body: Json, request: httpx.Request) -> httpx.Response:
+        execution_id = body["execution_id"]
+        execution = executions.get(execution_id)
+        if execution is None:
+            execution = executions[execution_id] = FakeExecution(body)
+            execution.say("started", {})
+            if body["code"] != "wait":
+                execution.say("stdout", f"ran {body['code']}\n")
+                execution.end()
+        if request.headers.get("Accept") == "application/x-ndjson":
+            return _ndjson(execution.events)
+        if not execution.ended:
+            raise httpx.ReadTimeout("it runs and runs", request=request)
+        return httpx.Response(200, json=_result(execution_id, execution))
+
+    def execution(self, row: Any) -> FakeExecution:
+        """Return the fake's side of a row."""
+        return self.sandboxes[str(row.session_id)][str(row.pk)]
+
+
+def _result(execution_id: str, execution: FakeExecution) -> Json:
+    end = execution.events[-1]["data"]
+    text = {
+        name: "".join(event["data"] for event in execution.events if event["type"] == name)
+        for name in ("stdout", "stderr")
+    }
+    statuses = {"timed_out", "cancelled", "out_of_memory"}
+    done = "succeeded" if end["exit_code"] == 0 else "failed"
+    return {
+        "execution_id": execution_id,
+        "status": end["reason"] if end["reason"] in statuses else done,
+        **text,
+        **{name: end[name] for name in ("exit_code", "signal", "duration_ms", "cpu_ms", "max_rss_bytes")},
+        "truncated": False,
+        "started_at": execution.events[0]["at"],
+        "finished_at": execution.events[-1]["at"],
+        "last_seq": execution.events[-1]["seq"],
+    }
+
+
+def _ndjson(events: list[Json]) -> httpx.Response:
+    text = "".join(json.dumps(event) + "\n" for event in events)
+    return httpx.Response(200, text=text, headers={"Content-Type": "application/x-ndjson"})
