@@ -27,6 +27,7 @@ FRESH_MODULES = frozenset(sys.modules) - {"__future__"}
 HAS_ANNOTATIONS = "__annotations__" in globals()
 
 import _signal  # noqa: E402
+import errno  # noqa: E402
 import fcntl as _fcntl  # noqa: E402
 import gc  # noqa: E402
 import marshal  # noqa: E402
@@ -73,6 +74,8 @@ EVENT_OVERHEAD_BYTES = 300
 DEFAULT_JOURNAL_BYTES = 32 * 1024 * 1024
 DEFAULT_OUTPUT_BYTES = 1024 * 1024
 MAX_SINKS = 64
+MAX_WORKERS = 16
+F_SETPIPE_SZ = 1031
 
 DRAIN_IDLE_S = 0.1
 DRAIN_TOTAL_S = 1.0
@@ -81,6 +84,7 @@ KILL_TOTAL_S = 10.0
 ZYGOTE_GRACE_S = 0.5
 WATCH_S = 1.0
 WORKER_TIMEOUT_S = 60.0
+UNTAR_TIMEOUT_S = 900.0
 PRELOAD_TIMEOUT_S = 120.0
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
@@ -230,9 +234,24 @@ def read_small(path: str) -> bytes:
         os.close(fd)
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of some data to a descriptor that blocks."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
 def process_stat(pid: int) -> list[bytes]:
     """Return state, parent and what follows in /proc/PID/stat; empty when there is no such process."""
     return read_small("/proc/%d/stat" % pid).rpartition(b") ")[2].split()
+
+
+def proportional_memory(pid: int) -> int:
+    """Return a process's share of memory in bytes; 0 where the kernel does not tell."""
+    for line in read_small("/proc/%d/smaps_rollup" % pid).splitlines():
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def children_of(pid: int) -> list[int]:
@@ -399,8 +418,10 @@ def explain(error: OSError) -> str:
     return "[Errno %s] %s" % (error.errno, error.strerror)
 
 
-def place(workdir: str, path: str) -> str:
-    """Return the real path of something beneath the work directory, whose last part may not exist.
+def place(workdir: str, path: Any, *, follow: bool = True) -> str:
+    """Return the real path of something beneath the work directory, whose last parts may not exist.
+
+    Without `follow`, a link at the end of the path stands for itself.
 
     Raises:
         BadRequest: when it would be elsewhere.
@@ -413,11 +434,11 @@ def place(workdir: str, path: str) -> str:
     full = os.path.normpath(os.path.join(workdir, path))
     if full in (workdir, root):
         return root
-    parent = os.path.realpath(os.path.dirname(full))
-    real = os.path.join(parent, os.path.basename(full))
-    if os.path.islink(real):
-        real = os.path.realpath(real)
-    if real != root and not real.startswith(root + "/"):
+    if follow:
+        real = os.path.realpath(full)
+    else:
+        real = os.path.join(os.path.realpath(os.path.dirname(full)), os.path.basename(full))
+    if real != root and not real.startswith(root.rstrip("/") + "/"):
         raise BadRequest("bad_path", "The path leads out of the workspace.")
     return real
 
@@ -430,9 +451,7 @@ def write_source(spec: dict[str, Any]) -> None:
         if "/" in spec["filename"]:
             os.makedirs(os.path.dirname(real), exist_ok=True)
         fd = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
-        data = memoryview(spec["source"])
-        while data:
-            data = data[os.write(fd, data) :]
+        write_all(fd, spec["source"])
         os.close(fd)
     except OSError as error:
         say_and_exit("%s: can't write file '%s': %s" % (spec["program"], path, explain(error)), 2)
@@ -704,9 +723,7 @@ class Zygote:
 def write_spec(spec: dict[str, Any]) -> int:
     """Return a file in memory that holds what a child is to do."""
     fd = os.memfd_create("execution")
-    data = memoryview(marshal.dumps(spec))
-    while data:
-        data = data[os.write(fd, data) :]
+    write_all(fd, marshal.dumps(spec))
     return fd
 
 
@@ -720,6 +737,283 @@ def read_spec(fd: int) -> dict[str, Any]:
     os.close(fd)
     spec: dict[str, Any] = marshal.loads(data)
     return spec
+
+
+# --- files: what workers do as the code's user
+
+
+ERROR_CODES = {
+    errno.ENOENT: "not_found",
+    errno.EEXIST: "exists",
+    errno.ENOTEMPTY: "not_empty",
+    errno.ENOTDIR: "not_a_directory",
+    errno.EISDIR: "is_a_directory",
+    errno.EACCES: "forbidden",
+    errno.EPERM: "forbidden",
+    errno.ENOSPC: "no_space",
+    errno.EDQUOT: "no_space",
+    errno.EFBIG: "no_space",
+    errno.ELOOP: "bad_path",
+    errno.ENAMETOOLONG: "bad_path",
+    errno.EINVAL: "bad_path",
+}
+
+
+def open_regular(path: str, flags: int) -> int:
+    """Open a regular file, never waiting for the other end of a pipe. Raises BadRequest for anything else."""
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
+    kind = os.fstat(fd).st_mode
+    if (kind & 0o170000) == 0o040000:
+        raise BadRequest("is_a_directory", "The path is a directory.")
+    if (kind & 0o170000) != 0o100000:
+        raise BadRequest("not_a_file", "The path is no regular file.")
+    return fd
+
+
+def file_write(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Write one chunk at an offset; the first one empties the file."""
+    path = place(workdir, header["path"])
+    offset = header.get("offset") or 0
+    if offset == 0:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    fd = open_regular(path, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if offset == 0 else 0))
+    rest = memoryview(body)
+    while rest:
+        written = os.pwrite(fd, rest, offset)
+        rest, offset = rest[written:], offset + written
+    if header.get("mode") is not None and not header.get("more"):
+        os.fchmod(fd, header["mode"] & 0o777)
+    return {"size": os.fstat(fd).st_size}, b""
+
+
+def file_read(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Read one chunk."""
+    fd = open_regular(place(workdir, header["path"]), os.O_RDONLY)
+    size, offset = os.fstat(fd).st_size, header.get("offset") or 0
+    wanted = min(header.get("length", MAX_BODY_BYTES), MAX_BODY_BYTES)
+    data = b""
+    while len(data) < wanted:
+        part = os.pread(fd, wanted - len(data), offset + len(data))
+        if not part:
+            break
+        data += part
+    return {"size": size, "eof": offset + len(data) >= size}, data
+
+
+def describe(path: str, name: str) -> dict[str, Any]:
+    """Return what there is to say about a directory entry."""
+    found = os.lstat(path)
+    kinds = {0o100000: "file", 0o040000: "directory", 0o120000: "link"}
+    entry: dict[str, Any] = {
+        "name": name,
+        "type": kinds.get(found.st_mode & 0o170000, "other"),
+        "size": found.st_size,
+        "mode": found.st_mode & 0o7777,
+        "mtime": found.st_mtime,
+    }
+    if entry["type"] == "link":
+        entry["target"] = os.readlink(path)
+    return entry
+
+
+def file_stat(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Describe one path; a link is described, not followed."""
+    path = place(workdir, header["path"], follow=False)
+    return {"entry": describe(path, os.path.basename(path))}, b""
+
+
+def file_list(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """List a directory as a JSON array in the body, as much as fits, from entry number `offset`."""
+    path = place(workdir, header["path"])
+    names = sorted(os.listdir(path))
+    number = offset = header.get("offset") or 0
+    parts: list[str] = []
+    size = 2
+    while number < len(names):
+        try:
+            part = to_json(describe(os.path.join(path, names[number]), names[number]))
+        except FileNotFoundError:
+            part = ""
+        if size + len(part) + 1 > MAX_BODY_BYTES or number - offset >= header.get("limit", 10000):
+            break
+        number += 1
+        if part:
+            parts.append(part)
+            size += len(part) + 1
+    fields = {"count": len(names), "next": number if number < len(names) else None}
+    return fields, ("[" + ",".join(parts) + "]").encode()
+
+
+def file_mkdir(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Make a directory, with `parents` also those above it."""
+    path = place(workdir, header["path"])
+    if header.get("parents"):
+        os.makedirs(path, exist_ok=True)
+    else:
+        os.mkdir(path)
+    return {}, b""
+
+
+def file_move(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Rename a file, directory or link."""
+    source, target = (place(workdir, header[key], follow=False) for key in ("src", "dst"))
+    os.rename(source, target)
+    return {}, b""
+
+
+def file_remove(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Remove a file, link or directory; a directory that is not empty only with `recursive`."""
+    path = place(workdir, header["path"], follow=False)
+    if path == os.path.realpath(workdir):
+        raise BadRequest("forbidden", "The workspace itself stays.")
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+    elif header.get("recursive"):
+        import shutil
+
+        shutil.rmtree(path)
+    else:
+        os.rmdir(path)
+    return {}, b""
+
+
+def disk_usage(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Add up the blocks of all that lies in the workspace."""
+    total, todo = 0, [workdir]
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+        except OSError:
+            pass
+    return {"disk_bytes": total}, b""
+
+
+FILE_OPERATIONS = {
+    "file_write": file_write,
+    "file_read": file_read,
+    "file_stat": file_stat,
+    "file_list": file_list,
+    "file_mkdir": file_mkdir,
+    "file_move": file_move,
+    "file_remove": file_remove,
+}
+
+
+class Unpacker:
+    """Unpack a tar stream beneath a directory: no link out of it, no devices, no foreign owners or set-id bits."""
+
+    MAX_MEMBERS = 500_000
+
+    def __init__(self, workdir: str, path: str) -> None:
+        self._root = place(workdir, path)
+        self._safe: set[str] = set()
+
+    def run(self) -> tuple[dict[str, Any], bytes]:
+        """Unpack what comes on descriptor 0."""
+        import tarfile
+
+        os.makedirs(self._root, exist_ok=True)
+        count = 0
+        try:
+            with tarfile.open(fileobj=os.fdopen(0, "rb", 1024 * 1024), mode="r|") as archive:
+                for member in archive:
+                    count += 1
+                    if count > self.MAX_MEMBERS:
+                        raise BadRequest("bad_archive", "The archive has too many members.")
+                    self._unpack(archive, member)
+                    archive.members = []  # type: ignore[attr-defined]
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            raise BadRequest("bad_archive", str(error)) from error
+        while os.read(0, CHUNK_BYTES):
+            pass
+        return {"members": count}, b""
+
+    def _unpack(self, archive: Any, member: Any) -> None:
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        if ".." in parts or "\0" in member.name:
+            raise BadRequest("bad_archive", "The archive has a member outside: %r" % member.name[:200])
+        if not parts:
+            return
+        parent = self._directory("/".join([self._root, *parts[:-1]]))
+        path = parent + "/" + parts[-1]
+        if member.isdir():
+            if os.path.islink(path) or not os.path.isdir(path):
+                self._make_room(path)
+                os.mkdir(path)
+        elif member.isreg():
+            self._make_room(path)
+            self._write(archive.extractfile(member), path, member.mode)
+        elif member.issym():
+            target = os.path.normpath(os.path.join(parent, member.linkname))
+            self._check_inside(os.path.realpath(target), member)
+            self._make_room(path)
+            os.symlink(member.linkname, path)
+            self._safe.clear()
+        elif member.islnk():
+            source = self._root + "/" + member.linkname
+            self._check_inside(os.path.realpath(source), member)
+            self._make_room(path)
+            os.link(source, path, follow_symlinks=False)
+        else:
+            raise BadRequest("bad_archive", "The archive has a device or a pipe: %r" % member.name[:200])
+
+    def _check_inside(self, real: str, member: Any) -> None:
+        if real != self._root and not real.startswith(self._root + "/"):
+            raise BadRequest("bad_archive", "The archive has a link that leads out: %r" % member.name[:200])
+
+    def _directory(self, path: str) -> str:
+        """Return a directory, made if need be, after seeing that no link leads out on the way to it."""
+        if path not in self._safe:
+            real = os.path.realpath(path)
+            if real != self._root and not real.startswith(self._root + "/"):
+                raise BadRequest("bad_archive", "A link leads out of the directory: %r" % path[:200])
+            os.makedirs(real, exist_ok=True)
+            self._safe.add(path)
+        return path
+
+    @staticmethod
+    def _make_room(path: str) -> None:
+        if os.path.islink(path) or not os.path.isdir(path):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+
+    @staticmethod
+    def _write(content: Any, path: str, mode: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o600)
+        try:
+            while True:
+                data = content.read(1024 * 1024)
+                if not data:
+                    break
+                write_all(fd, data)
+            os.fchmod(fd, (mode | 0o600) & 0o755)
+        finally:
+            os.close(fd)
+
+
+def work(task: Callable[[], tuple[dict[str, Any], bytes]], fd: int) -> None:
+    """Do a task and write its answer: header length, header, body."""
+    body = b""
+    try:
+        fields, body = task()
+        answer = {"ok": True}
+        answer.update(fields)
+    except BadRequest as error:
+        answer = {"ok": False, "error": error.code, "message": str(error)[:2000]}
+    except OSError as error:
+        code = ERROR_CODES.get(error.errno or 0, "os_error")
+        answer = {"ok": False, "error": code, "message": explain(error)}
+    except BaseException as error:
+        answer = {"ok": False, "error": "bad_request", "message": "%s: %s" % (type(error).__name__, error)}
+    packed = to_json(answer).encode("ascii")
+    write_all(fd, len(packed).to_bytes(4, "big") + packed + body)
 
 
 # --- an execution and its journal
@@ -877,6 +1171,20 @@ class OutOfMemoryCount:
         return 0
 
 
+class Unpacking:
+    """An archive on its way to the worker that unpacks it."""
+
+    def __init__(self, path: str, fd: int, generation: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.generation = generation
+        self.pid = 0
+        self.number: int | None = None
+        self.last = False
+        self.rest = memoryview(b"")
+        self.answer: dict[str, Any] | None = None
+
+
 class Agent:
     """The main process: frames in, frames out, one execution at a time, and the journals of the last ones."""
 
@@ -916,7 +1224,7 @@ class Agent:
         self._channel: Any = None
         self._ready = not self._preload
         self._preload_errors: dict[str, str] = {}
-        self._untar: Any = None
+        self._unpacking: Unpacking | None = None
         self._workers: set[int] = set()
 
     # --- the loop
@@ -1792,19 +2100,188 @@ class Agent:
                     total -= execution.size_bytes
                     del self._executions[execution.execution_id]
 
+    # --- files
+
+    def _file(self, header: dict[str, Any], body: bytes) -> None:
+        operation = FILE_OPERATIONS[header["op"]]
+        if len(body) > MAX_BODY_BYTES:
+            raise BadRequest("bad_request", "A chunk is at most 1 MiB.")
+        number, generation = header["id"], self._generation
+        self._start_worker(
+            lambda: operation(self._workdir, header, body),
+            lambda answer, data: self._pass_on(number, generation, answer, data),
+        )
+
+    def _pass_on(self, number: int, generation: int, answer: dict[str, Any], body: bytes) -> None:
+        """Send a worker's answer to whoever asked, if he is still there."""
+        if generation == self._generation:
+            header = {"re": number}
+            header.update(answer)
+            self._send(to_json(header), body)
+
+    def _start_worker(
+        self,
+        task: Callable[[], tuple[dict[str, Any], bytes]],
+        done: Callable[[dict[str, Any], bytes], None],
+        stdin_fd: int = -1,
+        timeout_s: float = WORKER_TIMEOUT_S,
+    ) -> int:
+        """Fork a process that does a task as the code's user; return its id."""
+        if len(self._workers) >= MAX_WORKERS:
+            raise BadRequest("busy", "Too many file operations at once.")
+        own, other = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._forget_secrets()
+                null = os.open("/dev/null", os.O_RDWR)
+                set_streams([null if stdin_fd < 0 else stdin_fd, null, null, other])
+                set_signals_to_default(python=True)
+                self._identity.become()
+                work(task, 3)
+            finally:
+                os._exit(0)
+        os.close(other)
+        os.set_blocking(own, False)
+        self._workers.add(pid)
+        self._children.waiting[pid] = lambda status, usage: self._workers.discard(pid)
+        answer = bytearray()
+        self._after(("worker", own), timeout_s, lambda: send_signal(pid, _signal.SIGKILL))
+        self._watch(own, lambda events: self._worker_says(own, answer, done))
+        return pid
+
+    def _worker_says(self, fd: int, answer: bytearray, done: Callable[[dict[str, Any], bytes], None]) -> None:
+        try:
+            data = os.read(fd, 4 * CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data and len(answer) + len(data) <= MAX_BODY_BYTES + MAX_HEADER_BYTES:
+            answer += data
+            return
+        self._timers.pop(("worker", fd), None)
+        self._unwatch(fd)
+        os.close(fd)
+        end = 4 + int.from_bytes(answer[:4], "big")
+        try:
+            fields = parse_json(bytes(answer[4:end]))
+        except ValueError:
+            fields = {"ok": False, "error": "killed", "message": "The file operation was killed or took too long."}
+        done(fields, bytes(answer[end:]))
+
+    def _untar(self, header: dict[str, Any], body: bytes) -> None:
+        """Feed a chunk of an archive to the worker that unpacks it; answer when the chunk is in the pipe."""
+        stream = self._unpacking
+        offset = header.get("offset")
+        if stream is not None and (stream.generation != self._generation or offset == 0):
+            self._abandon_untar()
+            stream = None
+        if stream is not None and stream.answer is not None:
+            self._unpacking = None
+            self._pass_on(header["id"], self._generation, stream.answer, b"")
+            return
+        if stream is None:
+            if offset:
+                raise BadRequest("unknown_archive", "The archive's beginning is missing.")
+            stream = self._start_untar(header["path"])
+        elif stream.path != header["path"] or stream.number is not None:
+            raise BadRequest("busy", "Another archive is being unpacked.")
+        stream.number = header["id"]
+        stream.last = not header.get("more")
+        stream.rest = memoryview(body)
+        self._feed_untar(stream)
+
+    def _start_untar(self, path: str) -> Unpacking:
+        unpacker_path = place(self._workdir, path)
+        code_end, own_end = os.pipe()
+        os.set_blocking(own_end, False)
+        try:
+            _fcntl.fcntl(own_end, F_SETPIPE_SZ, 1024 * 1024)
+        except OSError:
+            pass
+        stream = Unpacking(path, own_end, self._generation)
+        try:
+            stream.pid = self._start_worker(
+                lambda: Unpacker(self._workdir, unpacker_path).run(),
+                lambda answer, data: self._untar_done(stream, answer),
+                code_end,
+                UNTAR_TIMEOUT_S,
+            )
+        except BaseException:
+            os.close(own_end)
+            raise
+        finally:
+            os.close(code_end)
+        self._unpacking = stream
+        return stream
+
+    def _feed_untar(self, stream: Unpacking) -> None:
+        try:
+            while stream.rest:
+                stream.rest = stream.rest[os.write(stream.fd, stream.rest) :]
+        except BlockingIOError:
+            if stream.fd not in self._readers:
+                self._watch(stream.fd, lambda events: self._feed_untar(stream), select.POLLOUT)
+            return
+        except OSError:
+            # The worker gave up; its answer says why.
+            self._close_untar(stream)
+            return
+        self._unwatch(stream.fd)
+        if stream.last:
+            self._close_untar(stream)
+        elif stream.number is not None:
+            number, stream.number = stream.number, None
+            self._pass_on(number, stream.generation, {"ok": True}, b"")
+
+    def _close_untar(self, stream: Unpacking) -> None:
+        if stream.fd >= 0:
+            self._unwatch(stream.fd)
+            os.close(stream.fd)
+            stream.fd = -1
+
+    def _abandon_untar(self) -> None:
+        if self._unpacking is not None:
+            send_signal(self._unpacking.pid, _signal.SIGKILL)
+            self._close_untar(self._unpacking)
+            self._unpacking = None
+
+    def _untar_done(self, stream: Unpacking, answer: dict[str, Any]) -> None:
+        self._close_untar(stream)
+        stream.answer = answer
+        if stream.number is not None:
+            if self._unpacking is stream:
+                self._unpacking = None
+            self._pass_on(stream.number, stream.generation, answer, b"")
+
     # --- the state of the sandbox
 
-    def _stats(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+    def _stats(self, header: dict[str, Any], body: bytes) -> dict[str, Any] | None:
+        """Answer at once where the workspace is a file system of its own, else when its files have been added up."""
+        stats = self._measure()
+        if not self._disk_limit_bytes or (self._identity.uid is not None and os.path.ismount(self._workdir)):
+            return stats
+        number, generation = header["id"], self._generation
+
+        def done(answer: dict[str, Any], data: bytes) -> None:
+            if answer.get("ok"):
+                answer = {**stats, **answer, "disk_limit_bytes": self._disk_limit_bytes}
+            self._pass_on(number, generation, answer, b"")
+
+        self._start_worker(lambda: disk_usage(self._workdir, {}, b""), done)
+        return None
+
+    def _measure(self) -> dict[str, Any]:
         processes = self._processes(set())
         disk = os.statvfs(self._workdir)
         ticks = os.sysconf("SC_CLK_TCK")
-        page = os.sysconf("SC_PAGE_SIZE")
         memory, cpu_ms = 0, 0.0
         for pid in [os.getpid(), self._zygote_pid, *[pid for pid, _ in processes]]:
             fields = process_stat(pid) if pid else []
             if len(fields) > 21:
-                memory += int(fields[21]) * page
                 cpu_ms += sum([int(field) for field in fields[11:15]]) * 1000 / ticks
+                memory += proportional_memory(pid) or int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
         return {
             "memory_bytes": memory,
             "cpu_ms": cpu_ms,
@@ -1823,6 +2300,8 @@ class Agent:
         "resume": _resume,
         "forget": _forget,
         "stats": _stats,
+        "untar": _untar,
+        **dict.fromkeys(FILE_OPERATIONS, _file),
     }
 
 
