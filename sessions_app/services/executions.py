@@ -13,6 +13,7 @@ from django.utils import timezone
 from sessions_app.exceptions import (
     InvalidInput,
     QueueFull,
+    SandboxFailed,
     SandboxwebError,
     Unsupported,
 )
@@ -20,7 +21,7 @@ from sessions_app.limits import MAX_LIVE_EXECUTIONS, check_code, check_env, chec
 from sessions_app.models import Execution, IdempotencyRecord, Session
 from sessions_app.models.execution import ATTENTION
 from sessions_app.proxy_client import proxy
-from sessions_app.services import settlement
+from sessions_app.services import outcome, settlement
 from sessions_app.services.connections import release_connection
 from sessions_app.services.sessions import create_session, policy_of, require_active, terminate_session
 from sessions_app.services.settlement import settle_execution, start_execution
@@ -138,7 +139,9 @@ def complete_execution(execution: Execution, *, actor: str) -> Execution:
         if not execution.is_live and execution.status == Execution.Status.CANCELLED:
             return execution
         raise
-    settlement.finish_from_reply(execution, reply, actor=actor)
+    settlement.write_outcome(execution, outcome.from_reply(reply), actor=actor)
+    if execution.status == Execution.Status.LOST:
+        raise SandboxFailed(settlement.LOST)
     return execution
 
 

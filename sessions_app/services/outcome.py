@@ -20,7 +20,10 @@ STATUS_BY_EXIT_REASON = {
     "timed_out": Status.TIMED_OUT,
     "cancelled": Status.CANCELLED,
     "out_of_memory": Status.OUT_OF_MEMORY,
+    "lost": Status.LOST,
 }
+# The agent bounds output in bytes; each byte that is no UTF-8 becomes a character of three.
+STORED_LIMIT_BYTES = 3 * OUTPUT_LIMIT_BYTES + 4096
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 
@@ -103,7 +106,7 @@ def kept(text: object) -> tuple[str, bool]:
     if not isinstance(text, str):
         return "", False
     raw = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
-    if len(raw) <= OUTPUT_LIMIT_BYTES:
+    if len(raw) <= STORED_LIMIT_BYTES:
         return raw.decode(), False
     half = OUTPUT_LIMIT_BYTES // 2
     head, tail = raw[:half].decode("utf-8", "ignore"), raw[-half:].decode("utf-8", "ignore")

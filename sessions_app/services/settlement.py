@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from django.utils import timezone
@@ -27,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 Status = Execution.Status
 
+ENDED_ON_PURPOSE = (Session.Status.TERMINATING, Session.Status.TERMINATED)
 LOST = "The sandbox was lost before the result was known."
 # How long an end is waited for after a cancellation: killing a process tree takes milliseconds.
 CANCEL_PATIENCE_S = 3.0
@@ -72,17 +72,29 @@ def settle_execution(execution: Execution, *, actor: str) -> Execution:
 def write_journal(execution: Execution, journal: outcome.Journal, *, actor: str) -> bool:
     """Write what the journal says; True when it is the end."""
     if journal.outcome is not None:
-        execution.finish(journal.outcome.status, actor=actor, values=_known(journal.outcome.values))
+        write_outcome(execution, journal.outcome, actor=actor)
         return True
     if journal.started_at is not None and execution.status == Status.QUEUED:
         execution.begin(actor=actor)
     return False
 
 
-def finish_from_reply(execution: Execution, reply: Mapping[str, Any], *, actor: str) -> None:
-    """Write the answer of an execute that waited."""
-    result = outcome.from_reply(reply)
-    execution.finish(result.status, actor=actor, values=_known(result.values))
+def write_outcome(
+    execution: Execution, result: outcome.Outcome, *, actor: str, user_id: int | None = None, reason: str = ""
+) -> None:
+    """Write the end of an execution; that its sandbox was lost is the end of the session too."""
+    values = {name: value for name, value in result.values.items() if not (name == "started_at" and value is None)}
+    status = result.status
+    if status == Status.LOST:
+        session = execution.session
+        session.refresh_from_db(fields=["status", "termination_reason"])
+        if session.status in ENDED_ON_PURPOSE:
+            status = Status.CANCELLED
+        else:
+            values["error"] = LOST
+    execution.finish(status, actor=actor, user_id=user_id, reason=reason, values=values)
+    if status == Status.LOST:
+        lose_session(execution.session, error=LOST, actor=actor)
 
 
 def stop_execution(execution: Execution, *, actor: str, user_id: int | None = None, reason: str = "") -> None:
@@ -90,20 +102,19 @@ def stop_execution(execution: Execution, *, actor: str, user_id: int | None = No
 
     Raises ProxyUnavailable, with nothing changed, when the proxy is away.
     """
-    partial: Mapping[str, Any] = {}
+    partial: dict[str, Any] = {}
     release_connection()
     try:
         proxy().cancel(execution.session_id, execution.pk)
         events = proxy().journal(execution.session_id, execution.pk, patience_s=CANCEL_PATIENCE_S, follow=True)
         journal = outcome.from_events(events)
         if journal.outcome is not None:
-            result = journal.outcome
-            execution.finish(result.status, actor=actor, user_id=user_id, reason=reason, values=_known(result.values))
+            write_outcome(execution, journal.outcome, actor=actor, user_id=user_id, reason=reason)
             return
         partial = journal.partial
     except (ExecutionUnknown, SandboxFailed) as error:
         logger.info("Execution %s left no journal: %s", execution.pk, error)
-    execution.finish(Status.CANCELLED, actor=actor, user_id=user_id, reason=reason, values=_known(partial))
+    write_outcome(execution, outcome.Outcome(Status.CANCELLED, partial), actor=actor, user_id=user_id, reason=reason)
 
 
 def lose_session(session: Session, *, error: str, actor: str) -> None:
@@ -112,7 +123,7 @@ def lose_session(session: Session, *, error: str, actor: str) -> None:
     A session that was being ended has reached what was wanted.
     """
     session.refresh_from_db()
-    ended_on_purpose = session.status in (Session.Status.TERMINATING, Session.Status.TERMINATED)
+    ended_on_purpose = session.status in ENDED_ON_PURPOSE
     if session.status == Session.Status.TERMINATING:
         session.finish_end(actor=actor)
     else:
@@ -168,8 +179,3 @@ def _look_for_the_unknown(execution: Execution, *, actor: str) -> None:
         start_execution(execution, actor=actor)
     except SandboxwebError as error:
         logger.info("Execution %s could not be handed over: %s", execution.pk, error)
-
-
-def _known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out an instant that nobody told, so that the one in the row stays."""
-    return {name: value for name, value in values.items() if not (name == "started_at" and value is None)}

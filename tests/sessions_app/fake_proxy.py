@@ -146,7 +146,7 @@ def _result(execution_id: str, execution: FakeExecution) -> Json:
         name: "".join(event["data"] for event in execution.events if event["type"] == name)
         for name in ("stdout", "stderr")
     }
-    statuses = {"timed_out", "cancelled", "out_of_memory"}
+    statuses = {"timed_out", "cancelled", "out_of_memory", "lost"}
     done = "succeeded" if end["exit_code"] == 0 else "failed"
     return {
         "execution_id": execution_id,

@@ -169,6 +169,16 @@ def test_a_lost_sandbox_fails_the_session_and_loses_what_ran(
     assert (execution.status, waiting.status) == ("lost", "lost")
 
 
+def test_the_output_of_a_lost_execution_is_kept(running: Execution, proxy: FakeProxy) -> None:
+    proxy.execution(running).say("stdout", "so far")
+    proxy.execution(running).end(reason="lost", exit_code=None)
+    with pytest.raises(SandboxFailed):
+        complete_execution(running, actor="api")
+    running.session.refresh_from_db()
+    assert (running.status, running.stdout) == ("lost", "so far")
+    assert (running.session.status, running.session.termination_reason) == ("failed", "lost")
+
+
 def test_one_whose_session_is_ended_meanwhile_comes_back_cancelled(session: Session, proxy: FakeProxy) -> None:
     execution = submit(session)
     terminate_session(session=Session.objects.get(pk=session.pk), reason="user", actor="api")
