@@ -33,7 +33,7 @@ LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
 INSTALLED_APPS = [
     "daphne",
     "sessions_app",
-    "sandboxweb.admin_site.SandboxwebAdminConfig",
+    "sandboxweb.apps.SandboxwebAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

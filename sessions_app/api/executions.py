@@ -103,7 +103,6 @@ class SessionExecutions(ApiView):
 
     name = "Executions"
     pagination_class = Pages
-    filter_backends = ()
     queryset = Execution.objects.all()
 
     def get_queryset(self) -> ExecutionQuerySet:

@@ -31,3 +31,7 @@ class BrowsableRenderer(BrowsableAPIRenderer):
         if not self.show_form_for_method(view, method, request, None):
             return None
         return self.render_form_for_serializer(view.get_serializer(data=request.data))
+
+    def get_filter_form(self, data: Any, view: Any, request: Request) -> Any:
+        """Offer filters where there are some; the `results` of an execution are no list of rows."""
+        return super().get_filter_form(data, view, request) if getattr(view, "filter_backends", ()) else None

@@ -16,10 +16,10 @@ CODE_STYLE = {"base_template": "textarea.html", "rows": 14, "placeholder": "prin
 INPUT_STYLE = {"base_template": "textarea.html", "rows": 3}
 
 
-def seconds(help_text: str) -> serializers.IntegerField:
+def seconds(label: str, help_text: str) -> serializers.IntegerField:
     """Return a field for a duration of whole seconds; its ceiling is the policy's to say."""
     return serializers.IntegerField(
-        required=False, allow_null=True, min_value=1, max_value=LONGEST_SECONDS, help_text=help_text
+        label=label, required=False, allow_null=True, min_value=1, max_value=LONGEST_SECONDS, help_text=help_text
     )
 
 
@@ -36,6 +36,7 @@ class CreateSession(Request):
     """A new session."""
 
     lang = TextField(
+        label="Language",
         required=False,
         allow_null=True,
         max_length=32,
@@ -50,28 +51,34 @@ class CreateSession(Request):
     keep_template = serializers.BooleanField(
         required=False, default=False, help_text="Leave the image in place when the sandbox ends."
     )
-    idle_timeout = seconds("Seconds without an execution after which the session ends.")
-    max_lifetime = seconds("Seconds after which the session ends whatever it does.")
-    execution_timeout = seconds("Seconds that an execution of this session may take, unless it says otherwise.")
+    idle_timeout = seconds("Idle time-out", "Seconds without an execution after which the session ends.")
+    max_lifetime = seconds("Lifetime", "Seconds after which the session ends whatever it does.")
+    execution_timeout = seconds(
+        "Execution time-out", "Seconds that an execution of this session may take, unless it says otherwise."
+    )
     metadata = MapField(
         required=False, help_text="Your own names and texts; `GET /sessions?metadata.NAME=` finds them."
     )
-    env = MapField(required=False, help_text="Environment variables of everything that runs in the session.")
+    env = MapField(
+        label="Environment", required=False, help_text="Environment variables of everything that runs in the session."
+    )
 
 
 class UpdateSession(Request):
     """Changes to a session."""
 
-    idle_timeout = seconds("Seconds without an execution after which the session ends.")
-    max_lifetime = seconds("Seconds after its start when the session ends whatever it does.")
-    execution_timeout = seconds("Seconds that an execution of this session may take, unless it says otherwise.")
+    idle_timeout = seconds("Idle time-out", "Seconds without an execution after which the session ends.")
+    max_lifetime = seconds("Lifetime", "Seconds after its start when the session ends whatever it does.")
+    execution_timeout = seconds(
+        "Execution time-out", "Seconds that an execution of this session may take, unless it says otherwise."
+    )
     metadata = MapField(required=False, help_text="Replaces what was there.")
 
 
 class RenewSession(Request):
     """More time for a session."""
 
-    idle_timeout = seconds("From now on, this many seconds without an execution.")
+    idle_timeout = seconds("Idle time-out", "From now on, this many seconds without an execution.")
 
 
 class Run(Request):
@@ -85,18 +92,20 @@ class Run(Request):
         help_text="Packages to have at hand, such as `numpy` or `requests==2.32.3`.",
     )
     timeout = SecondsField(
+        label="Time-out",
         required=False,
         allow_null=True,
         help_text="Seconds after which the execution is stopped; the session's if left out.",
     )
     stdin = TextField(
+        label="Standard input",
         required=False,
         allow_null=True,
         allow_blank=True,
         style=INPUT_STYLE,
         help_text="Text for its standard input; without it there is nothing to read.",
     )
-    env = MapField(required=False, help_text="Environment variables for this execution.")
+    env = MapField(label="Environment", required=False, help_text="Environment variables for this execution.")
 
 
 class Execute(Run):
@@ -109,7 +118,10 @@ class Execute(Run):
         help_text="A context of the session whose state the code shares.",
     )
     wait = serializers.BooleanField(
-        required=False, default=True, help_text="Answer when it has ended; `false`: answer 202 at once."
+        label="Wait for its end",
+        required=False,
+        default=True,
+        help_text="Answer when it has ended; `false`: answer 202 at once.",
     )
 
 
@@ -117,6 +129,7 @@ class RunOnce(Run):
     """Code to run in a sandbox of its own."""
 
     lang = TextField(
+        label="Language",
         required=False,
         allow_null=True,
         max_length=32,

@@ -92,6 +92,7 @@ class HomeRenderer(BaseRenderer):
 class Health(APIView):
     """How the server is. A browser gets a page with the ways in."""
 
+    name = "Sandboxweb"
     authentication_classes = ()
     permission_classes = (AllowAny,)
     renderer_classes = (JSONRenderer, HomeRenderer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.utils import timezone
+from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -29,6 +30,7 @@ class SessionList(ApiView):
     name = "Sessions"
     serializer_class = CreateSession
     pagination_class = SessionPages
+    filter_backends = (DjangoFilterBackend,)
     filterset_class = SessionFilter
     queryset = Session.objects.all()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.generics import GenericAPIView
+from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 
 from sessions_app.api.serializers import Request as RequestSerializer
@@ -23,6 +24,9 @@ class ApiView(_View):
     """A view that reads its body by `serializer_class`."""
 
     serializer_class: type[serializers.Serializer[Any]] | None = None
+    # Lists name theirs.
+    pagination_class: type[BasePagination] | None = None
+    filter_backends: Any = ()
 
     def given(self, request: Request) -> dict[str, Any]:
         """Return what the caller said in the body; raise ValidationError for what is wrong with it."""
