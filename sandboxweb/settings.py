@@ -148,6 +148,7 @@ if PRODUCTION:
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
+FORMAT_MODULE_PATH = ["sandboxweb.formats"]
 
 STATIC_URL = "/static/"
 # Served from the installed packages, so that a bare checkout needs no collectstatic; a directory of

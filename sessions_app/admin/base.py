@@ -49,7 +49,6 @@ class RecordInline(_TabularInline):
 
     extra = 0
     can_delete = False
-    show_change_link = True
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Leave the making of rows to the services."""

@@ -85,9 +85,9 @@ def relative(value: datetime | None) -> SafeString | str:
     )
 
 
-def link_to(model: str, pk: object) -> SafeString | str:
-    """Return a link to the page of a row of this app, by the beginning of its id."""
+def link_to(model: str, pk: object, label: SafeString | None = None) -> SafeString | str:
+    """Return a link to the page of a row of this app, by the beginning of its id unless a label is given."""
     if pk is None:
         return NOTHING
     url = reverse(f"admin:sessions_app_{model}_change", args=[pk])
-    return format_html('<a href="{}"><code>{}</code></a>', url, str(pk)[:8])
+    return format_html('<a href="{}">{}</a>', url, label or format_html("<code>{}</code>", str(pk)[:8]))

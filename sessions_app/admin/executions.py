@@ -23,7 +23,7 @@ LARGE = ("code", "stdout", "stderr", "stdin", "results", "artifacts", "env", "li
 class ExecutionAdmin(RecordPage):
     """Every execution of everybody."""
 
-    list_display = ("what", "state", "owner", "lang", "exit_code", "took", "memory", "created", "in_session")
+    list_display = ("what", "state", "owner", "exit_code", "took", "memory", "created", "in_session")
     list_filter = ("status", "truncated", "session__lang", "created_at")
     list_select_related = ("session", "session__owner")
     search_fields = ("id__startswith", "session__id__startswith", "session__owner__username__istartswith")
@@ -74,11 +74,6 @@ class ExecutionAdmin(RecordPage):
     def owner(self, execution: Execution) -> str:
         """Show whose it is."""
         return str(execution.session.owner)
-
-    @admin.display(description="language", ordering="session__lang")
-    def lang(self, execution: Execution) -> str:
-        """Show the session's language."""
-        return execution.session.lang
 
     @admin.display(description="took", ordering="duration_ms")
     def took(self, execution: Execution) -> str:

@@ -12,7 +12,7 @@ from sessions_app.models import TimeoutPolicy
 
 def pair(default: int, ceiling: int) -> str:
     """Return default and ceiling, in seconds, for a list."""
-    return f"{default} s, at most {ceiling} s"
+    return f"{default} / {ceiling} s"
 
 
 @admin.register(TimeoutPolicy)
@@ -51,7 +51,7 @@ class TimeoutPolicyAdmin(Page):
         """Count the templates along."""
         return super().get_queryset(request).annotate(template_count=Count("sandboxtemplate"))
 
-    @admin.display(description="idle", ordering="idle_timeout_default_s")
+    @admin.display(description="idle: default / longest", ordering="idle_timeout_default_s")
     def idle(self, policy: TimeoutPolicy) -> str:
         """Show default and ceiling."""
         return pair(policy.idle_timeout_default_s, policy.idle_timeout_max_s)
@@ -66,7 +66,7 @@ class TimeoutPolicyAdmin(Page):
         """Show default and ceiling."""
         return pair(policy.execution_timeout_default_s, policy.execution_timeout_max_s)
 
-    @admin.display(description="templates that name it")
+    @admin.display(description="templates")
     def templates(self, policy: TimeoutPolicy) -> int:
         """Show how many templates name it."""
         return int(getattr(policy, "template_count", 0))

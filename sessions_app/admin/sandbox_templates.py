@@ -66,7 +66,6 @@ class SandboxTemplateAdmin(Page):
         "warm_pool_size",
         "memory",
         "cpus",
-        "disk",
         "network_policy",
         "preloaded",
         "timeout_policy",
@@ -87,11 +86,6 @@ class SandboxTemplateAdmin(Page):
     def memory(self, template: SandboxTemplate) -> str:
         """Show the memory limit."""
         return columns.size(template.memory_bytes)
-
-    @admin.display(description="disk", ordering="disk_bytes")
-    def disk(self, template: SandboxTemplate) -> str:
-        """Show the disk limit."""
-        return columns.size(template.disk_bytes)
 
     @admin.display(description="network", ordering="network")
     def network_policy(self, template: SandboxTemplate) -> SafeString:

@@ -47,7 +47,7 @@ class ExecutionInline(RecordInline):
     @admin.display(description="code")
     def what(self, execution: Any) -> SafeString:
         """Show how the code begins."""
-        return columns.first_line(execution.code_start)
+        return columns.link_to("execution", execution.pk, columns.first_line(execution.code_start))
 
     @admin.display(description="status")
     def state(self, execution: Execution) -> SafeString:
@@ -72,7 +72,6 @@ class EventInline(RecordInline):
     verbose_name_plural = f"events (the newest {SHOWN_EVENTS})"
     fields = ("created_at", "type", "change", "actor", "user", "reason")
     readonly_fields = fields
-    show_change_link = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SessionEvent]:
         """Read the users along."""
@@ -98,18 +97,8 @@ def transition(event: SessionEvent) -> SafeString:
 class SessionAdmin(RecordPage):
     """Every session of everybody."""
 
-    list_display = (
-        "short_id",
-        "state",
-        "owner",
-        "template",
-        "lang",
-        "created",
-        "ends",
-        "ended_for",
-        "running",
-        "sandbox",
-    )
+    list_display = ("short_id", "state", "ended_for", "owner", "template", "created", "ends", "running")
+    list_display_links = ("short_id",)
     list_filter = ("status", "termination_reason", "lang", "is_one_shot", "created_at", "template")
     list_select_related = ("owner", "template")
     search_fields = ("id__startswith", "owner__username__istartswith", "sandbox__istartswith")
@@ -137,7 +126,7 @@ class SessionAdmin(RecordPage):
         ("Given by its user", {"fields": ("shown_metadata", "shown_env")}),
     )
 
-    @admin.display(description="session", ordering="id")
+    @admin.display(description="session")
     def short_id(self, session: Session) -> SafeString:
         """Show enough of the id to tell sessions apart."""
         return format_html('<code title="{}">{}</code>', session.pk, str(session.pk)[:8])

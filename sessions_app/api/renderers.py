@@ -22,7 +22,8 @@ class BrowsableRenderer(BrowsableAPIRenderer):
             response.status_code = status.HTTP_200_OK
         context: dict[str, Any] = super().get_context(data, accepted_media_type, renderer_context)
         links = getattr(view, "links", None)
-        return {**context, "links": links(data) if links else [], "form_only": form_only}
+        output = data if isinstance(data, dict) and "stdout" in data else None
+        return {**context, "links": links(data) if links else [], "form_only": form_only, "output": output}
 
     def get_rendered_html_form(self, data: Any, view: Any, method: str, request: Request) -> Any:
         """Fill the form with what was posted, so that a mistake costs no typing."""

@@ -121,6 +121,7 @@ class Execute(Run):
         label="Wait for its end",
         required=False,
         default=True,
+        initial=True,
         help_text="Answer when it has ended; `false`: answer 202 at once.",
     )
 
