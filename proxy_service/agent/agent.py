@@ -26,31 +26,36 @@ import sys
 FRESH_MODULES = frozenset(sys.modules) - {"__future__"}
 HAS_ANNOTATIONS = "__annotations__" in globals()
 
-import _signal  # noqa: E402
 import errno  # noqa: E402
-import fcntl as _fcntl  # noqa: E402
+import fcntl  # noqa: E402
 import gc  # noqa: E402
 import marshal  # noqa: E402
 import os  # noqa: E402
 import resource  # noqa: E402
 import select  # noqa: E402
 import time  # noqa: E402
-from _collections import deque  # noqa: E402
-
-try:
-    import _ctypes
-except ImportError:  # an interpreter without libffi: no undumpable agent, and no fork of a warm interpreter
-    _ctypes = None
-
-try:
-    import _json
-except ImportError:
-    _json = None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _ctypes
+    import signal as _signal
+    from collections import deque
     from collections.abc import Callable
     from typing import Any
+
+    _json: Any
+else:
+    import _signal
+    from _collections import deque
+
+    try:
+        import _ctypes
+    except ImportError:  # an interpreter without libffi: no undumpable agent, and no fork of a warm interpreter
+        _ctypes = None
+    try:
+        import _json
+    except ImportError:
+        _json = None
 
 PROTOCOL = 1
 CONFIG_VARIABLE = "SBX_AGENT"
@@ -134,7 +139,8 @@ def parse_json(data: bytes) -> Any:
 def quote_json(text: str) -> str:
     """Return a JSON string in ASCII."""
     if _json is not None:
-        return _json.encode_basestring_ascii(text)  # type: ignore[no-any-return]
+        quoted: str = _json.encode_basestring_ascii(text)
+        return quoted
     import json
 
     return json.dumps(text)
@@ -160,13 +166,13 @@ def to_json(value: Any) -> str:
 
 if _ctypes is not None:
 
-    class Pointer(_ctypes._SimpleCData):
+    class Pointer(_ctypes._SimpleCData):  # type: ignore[type-arg]
         _type_ = "P"
 
-    class Word(_ctypes._SimpleCData):
+    class Word(_ctypes._SimpleCData):  # type: ignore[type-arg]
         _type_ = "Q"
 
-    class Int(_ctypes._SimpleCData):
+    class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
         _type_ = "i"
 
     class IntFunction(_ctypes.CFuncPtr):
@@ -179,7 +185,7 @@ if _ctypes is not None:
         _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
         _restype_ = Pointer
 
-    _library = _ctypes.dlopen(None, 0)
+    _library = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]
 
 
 def c_function(name: str) -> Any:
@@ -334,7 +340,7 @@ def set_signals_to_default(*, python: bool) -> None:
 def set_streams(fds: list[int]) -> None:
     """Make descriptors 0, 1, 2, … of those given, and close all others."""
     # Above all that could be overwritten while they are put in their places.
-    high = [_fcntl.fcntl(fd, _fcntl.F_DUPFD, 64) for fd in fds]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]
     for number, fd in enumerate(high):
         os.dup2(fd, number, inheritable=number < 3)
     os.closerange(len(fds), 1024)
@@ -497,7 +503,7 @@ class Frames:
 
     HOLDER = {(3, 8): 24, (3, 9): 24, (3, 10): 24, (3, 11): 56, (3, 12): 56, (3, 13): 72}
     WITHIN_HOLDER = {(3, 11): 8, (3, 12): 0}
-    DEPTH = {(3, 8): 32, (3, 9): 32, (3, 10): 32, (3, 11): 32, (3, 12): 32, (3, 13): 44}
+    DEPTH = {(3, 8): (32,), (3, 9): (32,), (3, 10): (32,), (3, 11): (32,), (3, 12): (28, 32), (3, 13): (44,)}
 
     @staticmethod
     def address(frame: Any) -> int:
@@ -520,14 +526,15 @@ class Frames:
             holder = Word.from_address(holder).value + cls.WITHIN_HOLDER[version]
         if Word.from_address(holder).value != frame:
             return nowhere
-        depth = Int.from_address(thread + cls.DEPTH[version])
         if version < (3, 11):
             # The call into C by which code starts is counted; in a program of its own there is none.
-            return Word.from_address(holder), depth, -1
+            return Word.from_address(holder), Int.from_address(thread + cls.DEPTH[version][0]), -1
         limit = sys.getrecursionlimit()
-        if not 0 <= limit - depth.value < 100 or Int.from_address(thread + cls.DEPTH[version] + 4).value != limit:
-            return Word.from_address(holder), Int(), 0
-        return Word.from_address(holder), depth, limit + (version == (3, 11))
+        for offset in cls.DEPTH[version]:
+            left = Int.from_address(thread + offset)
+            if 0 <= limit - left.value < 100 and Int.from_address(thread + offset + 4).value == limit:
+                return Word.from_address(holder), left, limit + (version == (3, 11))
+        return Word.from_address(holder), Int(), 0
 
 
 def run_file(path: str) -> None:
@@ -563,7 +570,7 @@ def open_streams() -> None:
             continue
         unbuffered = mode == "w" and old.write_through
         binary = io.open(fd, mode + "b", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
-        raw = binary if unbuffered else binary.raw  # type: ignore[attr-defined]
+        raw: Any = binary if unbuffered else binary.raw  # type: ignore[attr-defined]
         raw.name = "<%s>" % name
         text = io.TextIOWrapper(binary, old.encoding, old.errors, "\n", old.line_buffering, old.write_through)
         text.mode = mode  # type: ignore[misc]
@@ -608,8 +615,13 @@ def run_python(spec: dict[str, Any], base_path: list[str]) -> None:
     shown = path if sys.version_info >= (3, 9) else spec["argv"][1]
     if os.path.islink(path):
         path = os.path.realpath(path)
-    search = [part for part in spec["env"].get("PYTHONPATH", "").split(":") if part]
-    sys.path[:] = [os.path.realpath(os.path.dirname(path)), *search, *base_path]
+    search = list(base_path)
+    for part in reversed(spec["env"].get("PYTHONPATH", "").split(":") if spec["env"].get("PYTHONPATH") else []):
+        part = os.path.abspath(part)
+        if part in search:
+            search.remove(part)
+        search.insert(0, part)
+    sys.path[:] = [os.path.realpath(os.path.dirname(path)), *search]
     sys.argv[:] = spec["argv"][1:]
     if sys.version_info >= (3, 10):
         sys.orig_argv[:] = spec["argv"]
@@ -1003,7 +1015,7 @@ def work(task: Callable[[], tuple[dict[str, Any], bytes]], fd: int) -> None:
     body = b""
     try:
         fields, body = task()
-        answer = {"ok": True}
+        answer: dict[str, Any] = {"ok": True}
         answer.update(fields)
     except BadRequest as error:
         answer = {"ok": False, "error": error.code, "message": str(error)[:2000]}
@@ -1405,7 +1417,7 @@ class Agent:
         if not isinstance(number, int) or isinstance(number, bool):
             return
         try:
-            operation = self.OPERATIONS.get(header.get("op"))
+            operation = self.OPERATIONS.get(str(header.get("op")))
             if operation is None:
                 raise BadRequest("unknown_operation")
             if not self._greeted and operation is not Agent._hello:
@@ -1551,7 +1563,12 @@ class Agent:
             commands = checked_list(header["commands"])
             if not commands:
                 raise BadRequest("bad_request", "There is no command.")
-            first = {"argv": [SHELL, "-c", commands[0]], "program": "sh", "filename": filename, "source": source}
+            first: dict[str, Any] = {
+                "argv": [SHELL, "-c", commands[0]],
+                "program": "sh",
+                "filename": filename,
+                "source": source,
+            }
             rest = [
                 {"argv": [SHELL, "-c", command], "program": "sh", "filename": None, "source": None}
                 for command in commands[1:]
@@ -2197,7 +2214,7 @@ class Agent:
         code_end, own_end = os.pipe()
         os.set_blocking(own_end, False)
         try:
-            _fcntl.fcntl(own_end, F_SETPIPE_SZ, 1024 * 1024)
+            fcntl.fcntl(own_end, F_SETPIPE_SZ, 1024 * 1024)
         except OSError:
             pass
         stream = Unpacking(path, own_end, self._generation)

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 AGENT = Path(__file__).resolve().parents[3] / "proxy_service" / "agent" / "agent.py"
-PYTHON = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+PYTHON = os.environ.get("AGENT_TEST_PYTHON") or os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+"""The interpreter that agents run under; another version may be named to try the agent with it."""
+CODE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
 PREFIX = struct.Struct(">2sII")
 WAIT_S = 20.0
 
@@ -67,7 +70,7 @@ class AgentProcess:
         self.secret = os.urandom(16)
         self.workdir = workdir
         settings = {"secret": self.secret.hex(), "workdir": str(workdir), "exit_on_eof": True, **config}
-        variables = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **(env or {})}
+        variables = CODE_ENV if env is None else env
         self.process = subprocess.Popen(
             [python, str(AGENT)],
             stdin=subprocess.PIPE,
