@@ -68,13 +68,14 @@ class Journal(Protocol):
 
     def fail(self, error: AgentBroken) -> AgentBroken: ...
     def unfollow(self, execution_id: str, stream: EventStream) -> None: ...
-    async def replay(self, execution_id: str, after: int, stream: EventStream) -> None: ...
+    async def replay(self, execution_id: str, stream: EventStream) -> None: ...
 
 
 class EventStream:
     """The events of one execution in order, ending with `exit`; a slow reader costs a bounded amount of memory.
 
     What does not fit the queue is let go and fetched again from the agent's journal once the reader has caught up.
+    `wanted` says that the agent was asked for the events from `next_seq` on, `live` that it has agreed.
     """
 
     def __init__(self, journal: Journal, execution_id: str, after: int) -> None:
@@ -82,11 +83,13 @@ class EventStream:
         self._execution_id = execution_id
         self._queue: deque[AgentEvent] = deque()
         self._queued_bytes = 0
-        self._next_seq = after + 1
+        self.next_seq = after + 1
         self._resumed_at = 0
         self._wake = asyncio.Event()
         self.live = False
+        self.wanted = False
         self.done = False
+        self.closed = False
         self.joined = False
 
     def __aiter__(self) -> EventStream:
@@ -109,7 +112,7 @@ class EventStream:
 
     def close(self) -> None:
         """Stop following; what still comes for this execution is dropped."""
-        self.live = False
+        self.live, self.closed = False, True
         self._journal.unfollow(self._execution_id, self)
 
     def wake(self) -> None:
@@ -118,29 +121,29 @@ class EventStream:
 
     def begin(self) -> None:
         """Take events from now on, those from the next number wanted."""
-        self.live = True
+        self.live = not self.closed
 
-    def offer(self, event: AgentEvent, *, shared: bool) -> None:
-        """Queue an event if it is the next one; `shared` when another stream may have moved the agent's cursor."""
-        if not self.live or self.done or event.seq < self._next_seq:
+    def offer(self, event: AgentEvent) -> None:
+        """Queue an event if it is the next one. Raises AgentBroken when one was left out."""
+        if not self.live or self.done or event.seq < self.next_seq:
             return
-        if event.seq > self._next_seq and not shared:
+        if event.seq > self.next_seq:
             raise AgentBroken("the agent left out an event")
-        if event.seq > self._next_seq or self._queued_bytes > QUEUE_BYTES:
-            self.live = False
+        if self._queued_bytes > QUEUE_BYTES:
+            self.live = self.wanted = False
             self._wake.set()
             return
-        self._next_seq += 1
+        self.next_seq += 1
         self._queue.append(event)
         self._queued_bytes += len(event.body) + EVENT_OVERHEAD_BYTES
         self.done = event.type == "exit"
         self._wake.set()
 
     async def _catch_up(self) -> None:
-        if self._resumed_at == self._next_seq:
+        if self._resumed_at == self.next_seq:
             raise self._journal.fail(AgentBroken("the agent does not give the event that was asked for"))
-        self._resumed_at = self._next_seq
-        await self._journal.replay(self._execution_id, self._next_seq - 1, self)
+        self._resumed_at = self.next_seq
+        await self._journal.replay(self._execution_id, self)
 
 
 @dataclass(slots=True)
@@ -149,8 +152,15 @@ class Followed:
 
     max_bytes: int
     budget_bytes: int = 0
-    shared: bool = False
     streams: list[EventStream] = field(default_factory=list)
 
     def allow_replay(self) -> None:
+        """Let the agent send everything once more."""
         self.budget_bytes += self.max_bytes + EVENT_SLACK_BYTES
+
+    def replay_after(self) -> int:
+        """Return the number from which the agent must go on so that no stream misses an event.
+
+        The agent keeps one place an execution: a reader that is ahead must not move it past another's needs.
+        """
+        return min(stream.next_seq for stream in self.streams if stream.wanted) - 1

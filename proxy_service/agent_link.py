@@ -32,6 +32,7 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 1024 * 1024
 READ_BYTES = 256 * 1024
 MAX_KNOWN_EXECUTIONS = 256
+ANSWER_TIMEOUT_S = 10.0
 PROTOCOL = 1
 
 
@@ -180,7 +181,7 @@ class AgentLink:
         op: str,
         body: bytes = b"",
         *,
-        timeout_s: float = 10.0,
+        wait_s: float = ANSWER_TIMEOUT_S,
         accepted: Callable[[dict[str, Any]], None] | None = None,
         **fields: Any,
     ) -> tuple[dict[str, Any], bytes]:
@@ -190,7 +191,7 @@ class AgentLink:
 
         Raises:
             AgentError: when the agent refuses.
-            AgentBroken: when it does not answer within `timeout_s` seconds; the link is dead then.
+            AgentBroken: when it does not answer within `wait_s` seconds; the link is dead then.
         """
         if self.broken is not None:
             raise self.broken
@@ -198,23 +199,22 @@ class AgentLink:
         answer: asyncio.Future[tuple[dict[str, Any], bytes]] = self._loop.create_future()
         self._requests[number] = _Request(answer, accepted)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(wait_s):
                 self._writer.write(encode_frame({"op": op, "id": number, **fields}, body))
                 await self._writer.drain()
                 return await answer
         except TimeoutError:
-            raise self.fail(AgentBroken(f"the agent did not answer {op} within {timeout_s:g} s")) from None
+            raise self.fail(AgentBroken(f"the agent did not answer {op} within {wait_s:g} s")) from None
         except OSError as error:
             raise self.fail(AgentGone(f"the stream to the agent ended: {error}")) from error
 
-    async def execute(
-        self, execution_id: str, source: bytes, *, max_bytes: int, timeout_s: float = 10.0, **fields: Any
-    ) -> EventStream:
+    async def execute(self, execution_id: str, source: bytes, *, max_bytes: int, **fields: Any) -> EventStream:
         """Start an execution, or join it when the agent knows the id, and follow it from its first event.
 
         `max_bytes` bounds the bodies that the agent may send for it.
         """
         stream = self._follow(execution_id, 0, max_bytes)
+        stream.wanted = True
 
         def accepted(header: dict[str, Any]) -> None:
             stream.joined = bool(header.get("joined"))
@@ -223,9 +223,9 @@ class AgentLink:
 
         try:
             fields.update(execution_id=execution_id)
-            await self.request("exec", source, timeout_s=timeout_s, accepted=accepted, **fields)
+            await self.request("exec", source, accepted=accepted, **fields)
             if stream.joined:
-                await self.replay(execution_id, 0, stream)
+                await self.replay(execution_id, stream)
         except BaseException:
             stream.close()
             raise
@@ -235,15 +235,18 @@ class AgentLink:
         """Follow an execution from the event after number `after`, replayed from the agent's journal."""
         stream = self._follow(execution_id, after, max_bytes)
         try:
-            await self.replay(execution_id, after, stream)
+            await self.replay(execution_id, stream)
         except BaseException:
             stream.close()
             raise
         return stream
 
-    async def replay(self, execution_id: str, after: int, stream: EventStream) -> None:
-        """Ask for the journal again, for a stream that waits for event `after + 1`."""
-        self._executions[execution_id].allow_replay()
+    async def replay(self, execution_id: str, stream: EventStream) -> None:
+        """Ask for the journal again, for a stream that waits for its next event."""
+        followed = self._executions[execution_id]
+        followed.allow_replay()
+        stream.wanted = True
+        after = followed.replay_after()
         await self.request("resume", execution_id=execution_id, after=after, accepted=lambda _: stream.begin())
 
     def _follow(self, execution_id: str, after: int, max_bytes: int) -> EventStream:
@@ -251,8 +254,6 @@ class AgentLink:
         followed.max_bytes = max(max_bytes, followed.max_bytes)
         followed.allow_replay()
         stream = EventStream(self, execution_id, after)
-        # Once two have followed it, the agent's cursor may jump for each of them.
-        followed.shared = followed.shared or bool(followed.streams)
         followed.streams.append(stream)
         self._executions[execution_id] = followed
         self._forget_old_executions()
@@ -293,7 +294,7 @@ class AgentLink:
 
     def _answer(self, header: dict[str, Any], body: bytes) -> None:
         number = header.pop("re")
-        request = self._requests.pop(number, None) if type(number) is int else None
+        request = self._requests.get(number) if type(number) is int else None
         if request is None:
             raise AgentBroken("the agent answered what was not asked")
         ok = header.pop("ok", None)
@@ -308,6 +309,7 @@ class AgentLink:
                 request.answer.set_exception(AgentError(header["error"], message if isinstance(message, str) else ""))
         else:
             raise AgentBroken("the agent sent an answer that is neither yes nor no")
+        del self._requests[number]
 
     def _event(self, header: dict[str, Any], body: bytes) -> None:
         execution_id = header.pop("execution_id", None)
@@ -319,7 +321,7 @@ class AgentLink:
         if followed.budget_bytes < 0:
             raise AgentBroken("the agent sent more output than it may")
         for stream in tuple(followed.streams):
-            stream.offer(event, shared=followed.shared)
+            stream.offer(event)
 
     def _beat(self) -> None:
         if self.broken is not None:
