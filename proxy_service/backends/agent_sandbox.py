@@ -1,0 +1,330 @@
+"""What all sandboxes with an agent have in common, whatever carries the agent's stdin and stdout."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from proxy_service.agent_events import AgentBroken, AgentError, AgentEvent, AgentGone, EventStream
+from proxy_service.agent_link import MAX_BODY_BYTES, AgentLink
+from proxy_service.backends.base import ExecRequest, Sandbox, SandboxEvent, SandboxSpec
+from proxy_service.backends.languages import commands, source_file
+from proxy_service.errors import Conflict, SandboxBroken, SandboxError, UnknownExecution, UnsupportedSpec
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WORKDIR = "/sandbox"
+FILES_TIMEOUT_S = 60.0
+END_GRACE_S = 30.0
+"""How long after its time-out an execution may take to end before its agent counts as broken."""
+LOOK_AGAIN_S = 5.0
+READY_PAUSE_S = 0.02
+MAX_NOTED = 64
+DEFAULT_MAX_BYTES = 64 * 1024 * 1024
+"""What an agent may send for an execution whose output limit this proxy has not seen."""
+
+
+def agent_config(
+    secret: bytes,
+    spec: SandboxSpec,
+    *,
+    user: int | None,
+    rlimits: Mapping[str, int | None],
+    env: Mapping[str, str],
+    ends_with_proxy: bool = False,
+) -> str:
+    """Return the value of `SBX_AGENT`, from which an agent learns all that it must know at its start."""
+    return json.dumps(
+        {
+            "secret": secret.hex(),
+            "workdir": WORKDIR,
+            "uid": user,
+            "gid": user,
+            "rlimits": dict(rlimits),
+            "preload": list(spec.preload),
+            "env": dict(env),
+            "memory_limit_bytes": spec.limits.memory_bytes,
+            "disk_limit_bytes": spec.limits.disk_bytes,
+            "exit_on_eof": ends_with_proxy,
+        }
+    )
+
+
+class AgentSandbox(Sandbox):
+    """A sandbox whose main process is an agent.
+
+    A link that ends is replaced where the agent may have outlived it; readers of events go on without noticing.
+    """
+
+    def __init__(self, name: str, spec: SandboxSpec, link: AgentLink, *, created_at: float | None = None) -> None:
+        super().__init__(name, spec, created_at=created_at)
+        self._link = link
+        self._changed = asyncio.Event()
+        self._destroyed = False
+        self._background: set[asyncio.Task[None]] = set()
+        self._max_bytes: dict[str, int] = {}
+        self._deadlines: dict[str, float] = {}
+        self._read_hello(link.hello)
+        self._watcher = asyncio.create_task(self._watch())
+
+    def _read_hello(self, hello: Mapping[str, Any]) -> None:
+        assigned = hello.get("assigned")
+        if isinstance(assigned, dict) and isinstance(assigned.get("session_id"), str):
+            self.session_id = assigned["session_id"]
+            self.assigned_digest = str(assigned.get("digest", ""))
+        executions = hello.get("executions")
+        if isinstance(executions, list):
+            ids = (item.get("execution_id") for item in executions if isinstance(item, dict))
+            self.execution_ids = tuple(key for key in ids if isinstance(key, str))
+
+    async def ready(self, timeout_s: float) -> None:
+        """Wait until what is to be preloaded is loaded.
+
+        Raises:
+            UnsupportedSpec: when something of it cannot be imported.
+            SandboxBroken: when it takes longer than `timeout_s` seconds.
+        """
+        state, deadline, pause_s = dict(self._link.hello), time.monotonic() + timeout_s, READY_PAUSE_S
+        while not state.get("ready"):
+            if time.monotonic() > deadline:
+                raise SandboxBroken(f"Preloading took longer than {timeout_s:g} s.")
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.5)
+            state = await self._ask("ping")
+        if errors := state.get("preload_errors"):
+            raise UnsupportedSpec(f"Not everything could be preloaded: {_said(errors)}.", field="preload")
+
+    # --- the link and its successors
+
+    @abstractmethod
+    async def _relink(self, error: AgentGone) -> AgentLink | None:
+        """Return a new link to the same agent, or None when it is dead."""
+
+    @abstractmethod
+    async def _remove(self) -> None:
+        """Remove what the sandbox is made of; called once."""
+
+    async def _watch(self) -> None:
+        while True:
+            error = await self._link.wait_broken()
+            if self._destroyed:
+                return
+            link = await self._relink(error) if isinstance(error, AgentGone) else None
+            if link is None:
+                self.mark_broken(str(error))
+            else:
+                self._link = link
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+            if link is None:
+                return
+
+    async def _live_link(self) -> AgentLink:
+        while True:
+            if self._destroyed or self.broken.is_set():
+                raise SandboxBroken(f"The sandbox is gone: {self.broken_reason or 'it was removed'}.")
+            if self._link.broken is None:
+                return self._link
+            await self._changed.wait()
+
+    async def _use(self, ask: Callable[[AgentLink], Awaitable[T]]) -> T:
+        """Ask the agent over the link, and again over its successor if it ends on the way."""
+        while True:
+            link = await self._live_link()
+            try:
+                return await ask(link)
+            except AgentGone:
+                continue
+            except AgentBroken as error:
+                raise SandboxBroken(f"The sandbox broke: {error}.") from error
+
+    async def _ask(self, op: str, body: bytes = b"", **fields: Any) -> dict[str, Any]:
+        try:
+            header, _ = await self._use(lambda link: link.request(op, body, **fields))
+        except AgentError as error:
+            raise _refusal(error, str(fields.get("execution_id", ""))) from error
+        return header
+
+    # --- what the proxy asks of a sandbox
+
+    async def assign(self, session_id: str, digest: str, env: Mapping[str, str]) -> None:
+        await self._ask("assign", session_id=session_id, digest=digest, env=dict(env))
+        self.session_id, self.assigned_digest = session_id, digest
+
+    async def execute(self, request: ExecRequest) -> AsyncIterator[SandboxEvent]:
+        fields = _exec_fields(request)
+        max_bytes = self._note(request)
+        try:
+            stream = await self._use(
+                lambda link: link.execute(request.execution_id, request.code, max_bytes=max_bytes, **fields)
+            )
+        except AgentError as error:
+            raise _refusal(error, request.execution_id) from error
+        self._started(request.execution_id)
+        if request.stdin is not None and not stream.joined:
+            self._spawn(self._send_stdin(request.execution_id, request.stdin))
+        async for event in self._follow(request.execution_id, stream, 0):
+            yield event
+
+    def _note(self, request: ExecRequest) -> int:
+        """Remember what bounds an execution; return how many bytes its two streams may have together."""
+        for known in (self._max_bytes, self._deadlines):
+            for key in list(known)[: max(0, len(known) - MAX_NOTED)]:
+                del known[key]
+        self._deadlines[request.execution_id] = time.monotonic() + request.timeout_s + END_GRACE_S
+        self._max_bytes[request.execution_id] = 2 * request.output_limit_bytes
+        return 2 * request.output_limit_bytes
+
+    async def run_shell(self, request: ExecRequest, command: str, cwd: str | None) -> AsyncIterator[SandboxEvent]:
+        """Run one shell line instead of the request's code."""
+        fields = {**_exec_fields(request), "kind": "commands", "commands": [command], "cwd": cwd or WORKDIR}
+        fields.pop("filename", None)
+        max_bytes = self._note(request)
+        stream = await self._use(lambda link: link.execute(request.execution_id, b"", max_bytes=max_bytes, **fields))
+        self._started(request.execution_id)
+        async for event in self._follow(request.execution_id, stream, 0):
+            yield event
+
+    async def events(self, execution_id: str, after: int = 0) -> AsyncIterator[SandboxEvent]:
+        stream = await self._resume(execution_id, after)
+        async for event in self._follow(execution_id, stream, after):
+            yield event
+
+    async def _resume(self, execution_id: str, after: int) -> EventStream:
+        max_bytes = self._max_bytes.get(execution_id, DEFAULT_MAX_BYTES)
+        try:
+            return await self._use(lambda link: link.resume(execution_id, after, max_bytes=max_bytes))
+        except AgentError as error:
+            raise _refusal(error, execution_id) from error
+
+    async def _follow(self, execution_id: str, stream: EventStream, after: int) -> AsyncIterator[SandboxEvent]:
+        patience = _Patience(self._deadlines.get(execution_id), self._give_up)
+        try:
+            while True:
+                try:
+                    async for event in stream:
+                        after = event.seq
+                        yield self._told(execution_id, event)
+                    return
+                except AgentGone:
+                    stream = await self._resume(execution_id, after)
+                except AgentBroken as error:
+                    raise SandboxBroken(f"The sandbox broke: {error}.") from error
+        finally:
+            patience.cancel()
+            stream.close()
+
+    def _told(self, execution_id: str, event: AgentEvent) -> SandboxEvent:
+        """Return an agent's event as the proxy tells it."""
+        return SandboxEvent(event.seq, event.type, event.at, event.fields, event.body)
+
+    def _started(self, execution_id: str) -> None:
+        """Note that code was started."""
+
+    def _give_up(self) -> None:
+        self._link.fail(AgentBroken("the agent does not end an execution whose time is over"))
+
+    async def _send_stdin(self, execution_id: str, data: bytes) -> None:
+        chunks = [data[start : start + MAX_BODY_BYTES] for start in range(0, len(data), MAX_BODY_BYTES)] or [b""]
+        try:
+            for number, chunk in enumerate(chunks, 1):
+                link = await self._live_link()
+                await link.request("stdin", chunk, execution_id=execution_id, eof=number == len(chunks))
+        except (AgentError, AgentBroken, SandboxError) as error:
+            # Code need not read its input to the end; and what of it arrived before a link ended nobody can tell.
+            log.info("sandbox %s: standard input was cut off: %s", self.name, error)
+
+    async def cancel(self, execution_id: str) -> None:
+        await self._ask("cancel", execution_id=execution_id)
+
+    async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:
+        buffer = bytearray()
+        async for chunk in chunks:
+            buffer += chunk
+            while len(buffer) > MAX_BODY_BYTES:
+                part = bytes(buffer[:MAX_BODY_BYTES])
+                del buffer[:MAX_BODY_BYTES]
+                await self._ask("untar", part, path=path, more=True, wait_s=FILES_TIMEOUT_S)
+        await self._ask("untar", bytes(buffer), path=path, more=False, wait_s=FILES_TIMEOUT_S)
+
+    async def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Write a file of the workspace."""
+        for start in range(0, max(len(data), 1), MAX_BODY_BYTES):
+            part = data[start : start + MAX_BODY_BYTES]
+            more = start + MAX_BODY_BYTES < len(data)
+            await self._ask("file_write", part, path=path, mode=mode, offset=start, more=more)
+
+    async def stats(self) -> dict[str, Any]:
+        return await self._ask("stats")
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def let_go(self) -> None:
+        """End the link and whatever watches it; the agent goes on where nothing else holds it."""
+        self._destroyed = True
+        self._link.close()
+        tasks = [task for task in (self._watcher, *self._background) if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def destroy(self) -> None:
+        if not self._destroyed:
+            await self.let_go()
+            await self._remove()
+
+
+class _Patience:
+    """Give up at an instant of the monotonic clock, after a second look: the proxy itself may have been stopped."""
+
+    def __init__(self, deadline: float | None, give_up: Callable[[], None]) -> None:
+        self._give_up = give_up
+        self._timer: asyncio.TimerHandle | None = None
+        if deadline is not None:
+            self._timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._give_up)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _exec_fields(request: ExecRequest) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "kind": "python",
+        "env": dict(request.env),
+        "timeout_s": request.timeout_s,
+        "output_limit_bytes": request.output_limit_bytes,
+        "stdin": "none" if request.stdin is None else "data",
+        "python_path": list(request.python_path),
+    }
+    if request.lang != "python":
+        filename = source_file(request.lang)
+        fields.update(kind="commands", filename=filename, commands=commands(request.lang, filename))
+    return fields
+
+
+def _said(errors: Any) -> str:
+    if not isinstance(errors, dict):
+        return "the agent does not say what"
+    return "; ".join(f"{name}: {error}" for name, error in errors.items())[:1000]
+
+
+def _refusal(error: AgentError, execution_id: str) -> Exception:
+    if error.code == "unknown_execution":
+        return UnknownExecution(execution_id)
+    if error.code == "assigned":
+        return Conflict("The sandbox belongs to another session.")
+    return SandboxError(f"The sandbox refused: {error}.")
