@@ -16,7 +16,7 @@ from sessions_app.models import SessionEvent
 class SessionEventAdmin(RecordPage):
     """The diary of this server."""
 
-    list_display = ("created_at", "type", "change", "actor", "user", "reason", "in_session", "of_execution")
+    list_display = ("created_at", "change", "in_session", "of_execution", "actor", "user", "reason")
     list_filter = ("type", "actor", "to_status", "created_at")
     list_select_related = ("user",)
     search_fields = ("session__id__startswith", "execution__id__startswith")
@@ -46,6 +46,6 @@ class SessionEventAdmin(RecordPage):
         """Show what else was noted."""
         return columns.json_block(event.data)
 
-    def has_delete_permission(self, request: HttpRequest, obj: SessionEvent | None = None) -> bool:  # type: ignore[override]
+    def has_delete_permission(self, request: HttpRequest, obj: SessionEvent | None = None) -> bool:
         """Keep a diary that nobody tears pages from."""
         return False

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from sessions_app.admin import columns
-from sessions_app.admin.base import RecordPage
+from sessions_app.admin.base import RecordPage, user_of
 from sessions_app.exceptions import SandboxwebError
 from sessions_app.models import Actor, Execution
 from sessions_app.services.executions import cancel_execution
@@ -57,8 +57,8 @@ class ExecutionAdmin(RecordPage):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Execution]:
         """Read only how the code begins: a page of it must not cost megabytes."""
-        rows = super().get_queryset(request).annotate(code_start=Left("code", 200))
-        return rows.defer(*LARGE)
+        rows: QuerySet[Execution] = super().get_queryset(request)
+        return rows.annotate(code_start=Left("code", 200)).defer(*LARGE)
 
     @admin.display(description="code")
     def what(self, execution: Any) -> SafeString:
@@ -140,7 +140,7 @@ class ExecutionAdmin(RecordPage):
         """Show what it asked for."""
         return ", ".join(execution.libraries) or columns.NOTHING
 
-    def has_delete_permission(self, request: HttpRequest, obj: Execution | None = None) -> bool:  # type: ignore[override]
+    def has_delete_permission(self, request: HttpRequest, obj: Execution | None = None) -> bool:
         """Keep executions as long as their session."""
         return False
 
@@ -157,7 +157,7 @@ class ExecutionAdmin(RecordPage):
                 over += 1
                 continue
             try:
-                cancel_execution(execution=execution, actor=Actor.ADMIN, user=request.user)
+                cancel_execution(execution=execution, actor=Actor.ADMIN, user=user_of(request))
             except SandboxwebError as error:
                 self.message_user(request, f"{execution.pk} could not be stopped: {error.message}", messages.ERROR)
             else:

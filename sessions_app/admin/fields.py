@@ -44,7 +44,7 @@ class LinesField(forms.CharField):
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         """Compare lists."""
-        return self.to_python(data) != (initial or [])
+        return bool(self.to_python(data) != (initial or []))
 
 
 class PairsField(forms.CharField):
@@ -71,6 +71,6 @@ class PairsField(forms.CharField):
     def has_changed(self, initial: Any, data: Any) -> bool:
         """Compare mappings; what cannot be read has changed."""
         try:
-            return self.to_python(data) != (initial or {})
+            return bool(self.to_python(data) != (initial or {}))
         except ValidationError:
             return True

@@ -49,7 +49,8 @@ class TimeoutPolicyAdmin(Page):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TimeoutPolicy]:
         """Count the templates along."""
-        return super().get_queryset(request).annotate(template_count=Count("sandboxtemplate"))
+        policies: QuerySet[TimeoutPolicy] = super().get_queryset(request)
+        return policies.annotate(template_count=Count("sandboxtemplate"))
 
     @admin.display(description="idle: default / longest", ordering="idle_timeout_default_s")
     def idle(self, policy: TimeoutPolicy) -> str:

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from sessions_app.admin import columns
-from sessions_app.admin.base import RecordInline, RecordPage
+from sessions_app.admin.base import RecordInline, RecordPage, user_of
 from sessions_app.exceptions import SandboxwebError
 from sessions_app.models import Actor, Execution, Session, SessionEvent
 from sessions_app.services.sessions import terminate_session
@@ -40,12 +40,12 @@ class ExecutionInline(RecordInline):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Execution]:
         """Read the beginnings of code and output, never the whole of them."""
-        rows = newest_of(super().get_queryset(request), request, SHOWN_EXECUTIONS)
+        rows: QuerySet[Execution] = newest_of(super().get_queryset(request), request, SHOWN_EXECUTIONS)
         rows = rows.annotate(code_start=Left("code", 200), out_start=Left("stdout", 200), err_start=Left("stderr", 200))
         return rows.defer("code", "stdout", "stderr", "stdin", "results", "artifacts", "env")
 
     @admin.display(description="code")
-    def what(self, execution: Any) -> SafeString:
+    def what(self, execution: Any) -> SafeString | str:
         """Show how the code begins."""
         return columns.link_to("execution", execution.pk, columns.first_line(execution.code_start))
 
@@ -70,7 +70,7 @@ class EventInline(RecordInline):
 
     model = SessionEvent
     verbose_name_plural = f"events (the newest {SHOWN_EVENTS})"
-    fields = ("created_at", "type", "change", "actor", "user", "reason")
+    fields = ("created_at", "change", "execution_link", "actor", "user", "reason")
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SessionEvent]:
@@ -82,11 +82,16 @@ class EventInline(RecordInline):
         """Show from which state to which."""
         return transition(event)
 
+    @admin.display(description="execution")
+    def execution_link(self, event: SessionEvent) -> SafeString | str:
+        """Lead to the execution that changed, if it was one."""
+        return columns.link_to("execution", event.execution_id)
+
 
 def transition(event: SessionEvent) -> SafeString:
-    """Return an event's change of state in colours."""
+    """Return an event's change of state in colours, or what else it was."""
     if not event.to_status:
-        return format_html("{}", columns.NOTHING)
+        return format_html("{}", event.get_type_display())
     after = columns.badge(event.to_status, event.to_status)
     if not event.from_status:
         return after
@@ -151,10 +156,10 @@ class SessionAdmin(RecordPage):
         """Show when it ends by itself."""
         return columns.relative(session.expires_at) if session.is_live else columns.NOTHING
 
-    @admin.display(description="busy", boolean=True)
-    def running(self, session: Session) -> bool | None:
-        """Show whether code runs in it; for one that is over there is nothing to show."""
-        return bool(session.live_executions) if session.is_live else None
+    @admin.display(description="runs", ordering="live_executions")
+    def running(self, session: Session) -> str:
+        """Show how many executions run or wait in it."""
+        return str(session.live_executions or columns.NOTHING)
 
     @admin.display(description="metadata")
     def shown_metadata(self, session: Session) -> SafeString:
@@ -176,7 +181,7 @@ class SessionAdmin(RecordPage):
         """Show what went wrong."""
         return columns.block(session.error)
 
-    def has_delete_permission(self, request: HttpRequest, obj: Session | None = None) -> bool:  # type: ignore[override]
+    def has_delete_permission(self, request: HttpRequest, obj: Session | None = None) -> bool:
         """Keep the row of a session that has a sandbox: without it nobody would know whose that is."""
         return super().has_delete_permission(request, obj) and obj is not None and not obj.is_live
 
@@ -203,7 +208,7 @@ class SessionAdmin(RecordPage):
 
     def _end(self, request: HttpRequest, session: Session) -> bool:
         try:
-            terminate_session(session=session, reason=Session.Reason.ADMIN, actor=Actor.ADMIN, user=request.user)
+            terminate_session(session=session, reason=Session.Reason.ADMIN, actor=Actor.ADMIN, user=user_of(request))
         except SandboxwebError as error:
             self.message_user(request, f"Session {session.pk} could not be ended: {error.message}", messages.ERROR)
             return False
@@ -231,8 +236,13 @@ class SessionAdmin(RecordPage):
             self.message_user(request, f"Session {session.pk} ended.", messages.SUCCESS)
         return HttpResponseRedirect(reverse("admin:sessions_app_session_change", args=[object_id]))
 
-    def render_change_form(self, request: HttpRequest, context: dict[str, Any], **kwargs: Any) -> HttpResponse:
-        """Tell the page whether to show its button."""
-        session: Session | None = kwargs.get("obj")
-        context["may_terminate"] = session is not None and session.is_live and self.has_terminate_permission(request)
-        return super().render_change_form(request, context, **kwargs)
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Tell the page whether this user may use its button."""
+        may = {"may_terminate": self.has_terminate_permission(request)}
+        return super().changeform_view(request, object_id, form_url, {**may, **(extra_context or {})})

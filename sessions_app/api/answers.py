@@ -21,7 +21,7 @@ class ErrorAnswer(serializers.Serializer[Any]):
     """Every error has this shape."""
 
     type = serializers.ChoiceField(["validation_error", "client_error", "server_error"])
-    errors = ErrorItem(many=True)
+    errors = ErrorItem(many=True)  # type: ignore[assignment]  # a key of ours, an attribute of the class's
 
 
 class GoneAnswer(ErrorAnswer):
@@ -90,7 +90,7 @@ class ExecutionAnswer(ResultAnswer):
     code = serializers.CharField()
     libraries = serializers.ListField(child=serializers.CharField())
     timeout = serializers.FloatField(help_text="Seconds.")
-    context = serializers.CharField(allow_null=True)
+    context = serializers.CharField(allow_null=True)  # type: ignore[assignment]  # as above
 
 
 class LimitsAnswer(serializers.Serializer[Any]):

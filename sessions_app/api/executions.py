@@ -14,7 +14,7 @@ from sessions_app.api.idempotent import Answer, once
 from sessions_app.api.pagination import Pages
 from sessions_app.api.serializers import Execute, Nothing, RunOnce
 from sessions_app.api.sessions import Links, session_links
-from sessions_app.api.views import ApiView, own_execution, own_session
+from sessions_app.api.views import ApiView, caller, own_execution, own_session
 from sessions_app.models import Actor, Execution, IdempotencyRecord
 from sessions_app.querysets import ExecutionQuerySet
 from sessions_app.services import executions
@@ -79,7 +79,7 @@ class RunSnippet(ApiView):
         given = self.given(request)
 
         def begin(claim: IdempotencyRecord | None) -> Answer:
-            return 200, result_body(executions.run_once(owner=request.user, actor=Actor.API, claim=claim, **given))
+            return 200, result_body(executions.run_once(owner=caller(request), actor=Actor.API, claim=claim, **given))
 
         return once(request, begin=begin, resume=_run_again)
 
@@ -161,7 +161,7 @@ class ExecutionCancel(ApiView):
         """Stop."""
         execution = own_execution(request, execution_id)
         return Response(
-            execution_body(executions.cancel_execution(execution=execution, actor=Actor.API, user=request.user))
+            execution_body(executions.cancel_execution(execution=execution, actor=Actor.API, user=caller(request)))
         )
 
     def links(self, data: Any) -> Links:

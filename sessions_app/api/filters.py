@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import django_filters
+import django_filters  # type: ignore[import-untyped]
 from django.db.models import F, Func, QuerySet, TextField, Value
 from django.db.models.lookups import Exact
 from rest_framework.exceptions import ValidationError
@@ -29,16 +29,16 @@ class MetadataText(Func):
     def __init__(self, key: str) -> None:
         """Remember the key."""
         super().__init__(F("metadata"), Value(key, output_field=TextField()))
+        self.key = key
 
     def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any) -> Any:
         """Look the key up as a key: SQLite's own operator would take `$` and digits for something else."""
         sql = "(SELECT value FROM json_each(%(expressions)s) WHERE key = %%s)"
         column, parameters = compiler.compile(self.source_expressions[0])
-        key = self.source_expressions[1].value  # type: ignore[union-attr]
-        return sql % {"expressions": column}, [*parameters, key]
+        return sql % {"expressions": column}, [*parameters, self.key]
 
 
-class SessionFilter(django_filters.FilterSet):
+class SessionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the package is not typed
     """`status` (several may be given), `lang`, `template` and `metadata.KEY`."""
 
     status = django_filters.MultipleChoiceFilter(choices=Session.Status.choices)

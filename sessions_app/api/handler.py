@@ -8,7 +8,6 @@ from typing import Any
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import HttpResponseRedirect
-from django.http.response import HttpResponseBase
 from django.utils.http import urlencode
 from drf_standardized_errors.formatter import ExceptionFormatter
 from drf_standardized_errors.handler import ExceptionHandler
@@ -22,7 +21,7 @@ from sessions_app.exceptions import SandboxwebError
 logger = logging.getLogger(__name__)
 
 
-class ApiExceptionHandler(ExceptionHandler):  # type: ignore[misc]  # the package is not typed
+class ApiExceptionHandler(ExceptionHandler):
     """Turn the services' exceptions, and Django's, into the one shape of errors."""
 
     def convert_known_exceptions(self, exc: Exception) -> Exception:
@@ -41,15 +40,15 @@ class ApiExceptionHandler(ExceptionHandler):  # type: ignore[misc]  # the packag
                 converted: Exception = super().convert_known_exceptions(exc)
                 return converted
 
-    def get_response(self, exc: drf.APIException, data: dict[str, Any]) -> HttpResponseBase:
+    def get_response(self, exc: drf.APIException, data: dict[str, Any]) -> Any:
         """Answer; a reader who is not logged in is shown the way to."""
         request = self.context["request"]
         renderer = getattr(request, "accepted_renderer", None)
-        if isinstance(exc, drf.NotAuthenticated) and getattr(renderer, "format", None) == "api":
+        if request is not None and isinstance(exc, drf.NotAuthenticated) and getattr(renderer, "format", None) == "api":
             return HttpResponseRedirect(f"/login?{urlencode({'next': request.get_full_path()})}")
         return Response(data, status=exc.status_code, headers=self.get_headers(exc))
 
-    def report_exception(self, exc: drf.APIException, response: HttpResponseBase) -> None:
+    def report_exception(self, exc: drf.APIException, response: Response) -> None:
         """Log what nobody foresaw with its trace; what the services raised was said in full."""
         if isinstance(exc, ApiError):
             if exc.status_code >= status.HTTP_500_INTERNAL_SERVER_ERROR:
@@ -58,7 +57,7 @@ class ApiExceptionHandler(ExceptionHandler):  # type: ignore[misc]  # the packag
         super().report_exception(exc, response)
 
 
-class ApiExceptionFormatter(ExceptionFormatter):  # type: ignore[misc]  # the package is not typed
+class ApiExceptionFormatter(ExceptionFormatter):
     """Name the field of errors that are no validation errors too, and add what belongs to them."""
 
     def run(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,6 +13,9 @@ from sessions_app.api.errors import to_api_error
 from sessions_app.exceptions import ProxyUnavailable, SandboxFailed, SandboxwebError
 from sessions_app.models import IdempotencyRecord
 from sessions_app.services import idempotency
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
@@ -48,7 +51,7 @@ def once(request: Request, *, begin: Begin, resume: Resume) -> Response:
 def _claim(request: Request, key: str) -> idempotency.Claim:
     said = json.dumps(request.data, sort_keys=True, separators=(",", ":")).encode()
     mark = idempotency.fingerprint(method=str(request.method), path=request.path, body=said)
-    return idempotency.claim(owner=request.user, key=key, fingerprint=mark)
+    return idempotency.claim(owner=cast("User", request.user), key=key, fingerprint=mark)
 
 
 def _kept(record: IdempotencyRecord, work: Resume) -> Answer | None:

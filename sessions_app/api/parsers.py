@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import IO, Any
 
 from django.http import QueryDict
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
-from rest_framework.parsers import FormParser, JSONParser, get_encoding
+from rest_framework.parsers import (  # type: ignore[attr-defined]  # newer than the stubs
+    FormParser,
+    JSONParser,
+    get_encoding,
+)
 from rest_framework.utils import json
 
 from sessions_app import limits
@@ -25,7 +30,7 @@ class BoundedJSONParser(JSONParser):
     """JSON of a bounded size and depth."""
 
     def parse(
-        self, stream: IO[Any], media_type: str | None = None, parser_context: dict[str, Any] | None = None
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
         """Return the body's value; whatever is wrong with it is a 400 or a 413."""
         body = read_bounded(stream)
@@ -41,8 +46,8 @@ class BoundedFormParser(FormParser):
     """A form of a bounded size; JSON that was sent under a form's name is told so."""
 
     def parse(
-        self, stream: IO[Any], media_type: str | None = None, parser_context: dict[str, Any] | None = None
-    ) -> QueryDict:
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
         """Return the form's fields."""
         body = read_bounded(stream)
         if body.lstrip()[:1] in (b"{", b"["):

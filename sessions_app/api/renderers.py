@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rest_framework import status
@@ -12,7 +13,9 @@ from rest_framework.request import Request
 class BrowsableRenderer(BrowsableAPIRenderer):
     """DRF's pages with ways on to what belongs to them, and forms that keep what was typed."""
 
-    def get_context(self, data: Any, accepted_media_type: str, renderer_context: dict[str, Any]) -> dict[str, Any]:
+    def get_context(
+        self, data: Any, accepted_media_type: str | None, renderer_context: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Add the links of the view; a page of nothing but a form is no error to a reader."""
         view = renderer_context["view"]
         request: Request = renderer_context["request"]

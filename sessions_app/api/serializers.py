@@ -111,7 +111,7 @@ class Run(Request):
 class Execute(Run):
     """Code to run in a session."""
 
-    context = TextField(
+    context = TextField(  # type: ignore[assignment]  # a key of the body, an attribute of the class
         required=False,
         allow_null=True,
         max_length=100,

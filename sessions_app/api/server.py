@@ -27,6 +27,7 @@ from sessions_app.proxy_client import proxy
 from sessions_app.services.sessions import DEFAULT_LANGUAGE
 
 HEALTH_LASTS_S = 1.0
+SHOWN_OF_PROXY = ("version", "backend", "capabilities", "pool")
 
 
 class ProxyHealth:
@@ -55,8 +56,10 @@ class ProxyHealth:
             told = proxy().health()
         except SandboxwebError as error:
             return {"status": "unavailable", "detail": error.message}
-        kept = {name: told[name] for name in ("version", "backend", "capabilities", "pool") if name in told}
-        return {"status": "ok" if told.get("status") == "ok" else "unavailable", **kept}
+        kept: dict[str, Any] = {
+            name: told[name] for name in ("version", "backend", "capabilities", "pool") if name in told
+        }
+        return kept | {"status": "ok" if told.get("status") == "ok" else "unavailable"}
 
 
 proxy_health = ProxyHealth()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.utils import timezone
-from django_filters.rest_framework import DjangoFilterBackend
+from django_filters.rest_framework import DjangoFilterBackend  # type: ignore[import-untyped]
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -15,7 +15,7 @@ from sessions_app.api.filters import SessionFilter
 from sessions_app.api.idempotent import Answer, once
 from sessions_app.api.pagination import SessionPages
 from sessions_app.api.serializers import CreateSession, RenewSession, UpdateSession
-from sessions_app.api.views import ApiView, own_session
+from sessions_app.api.views import ApiView, caller, own_session
 from sessions_app.exceptions import IdempotencyInProgress
 from sessions_app.models import Actor, IdempotencyRecord, Session
 from sessions_app.querysets import SessionQuerySet
@@ -52,7 +52,7 @@ class SessionList(ApiView):
         given = self.given(request)
 
         def begin(claim: IdempotencyRecord | None) -> Answer:
-            session = sessions.create_session(owner=request.user, actor=Actor.API, claim=claim, **given)
+            session = sessions.create_session(owner=caller(request), actor=Actor.API, claim=claim, **given)
             return 201, session_body(session)
 
         return once(request, begin=begin, resume=_created)
@@ -104,14 +104,14 @@ class SessionDetail(ApiView):
         """Change."""
         given = self.given(request)
         session = own_session(request, session_id)
-        session = sessions.update_session(session=session, actor=Actor.API, user=request.user, **given)
+        session = sessions.update_session(session=session, actor=Actor.API, user=caller(request), **given)
         return Response(session_body(session))
 
     @docs.end_session
     def delete(self, request: Request, session_id: str) -> Response:
         """End."""
         session = sessions.terminate_session(
-            session=own_session(request, session_id), reason=Session.Reason.USER, actor=Actor.API, user=request.user
+            session=own_session(request, session_id), reason=Session.Reason.USER, actor=Actor.API, user=caller(request)
         )
         # Whatever state the row ended in, for the caller there is one end; the reason tells the ends apart.
         reason = session.termination_reason
@@ -134,7 +134,7 @@ class SessionRenew(ApiView):
         given = self.given(request)
         session = own_session(request, session_id)
         return Response(
-            session_body(sessions.renew_session(session=session, actor=Actor.API, user=request.user, **given))
+            session_body(sessions.renew_session(session=session, actor=Actor.API, user=caller(request), **given))
         )
 
     def links(self, data: Any) -> Links:
