@@ -140,7 +140,7 @@ class Execution(models.Model):
                 before, won = self.status, True
                 for name, value in result.items():
                     setattr(self, name, value)
-                others = Session(pk=self.session_id).release(now)
+                others = self.session.release(now)
                 SessionEvent.of_execution(self, from_status=before, actor=actor, user_id=user_id, reason=reason)
         if not won:
             self.refresh_from_db()

@@ -19,7 +19,7 @@ from sessions_app.exceptions import (
     Unsupported,
 )
 from sessions_app.limits import check_env, check_metadata, check_seconds
-from sessions_app.models import Execution, IdempotencyRecord, SandboxTemplate, Session, SessionEvent, TimeoutPolicy
+from sessions_app.models import IdempotencyRecord, SandboxTemplate, Session, SessionEvent, TimeoutPolicy
 from sessions_app.models.session import PENDING_LEASE
 from sessions_app.proxy_client import proxy
 from sessions_app.services.connections import release_connection
@@ -210,7 +210,7 @@ def terminate_session(*, session: Session, reason: str, actor: str, user: User |
 
 def finish_termination(session: Session, *, actor: str, user_id: int | None = None) -> None:
     """Do what a terminating session still needs; whoever does it again does no harm. Raises for the proxy's absence."""
-    for execution in Execution.objects.filter(session_id=session.pk).live():
+    for execution in session.executions.live():
         stop_execution(execution, actor=actor, user_id=user_id, reason=session.termination_reason)
     release_connection()
     proxy().delete_session(session.pk)

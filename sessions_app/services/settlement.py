@@ -129,7 +129,7 @@ def lose_session(session: Session, *, error: str, actor: str) -> None:
     else:
         session.fail(reason=Session.Reason.LOST, error=error, actor=actor)
     status = Status.CANCELLED if ended_on_purpose else Status.LOST
-    for execution in Execution.objects.filter(session_id=session.pk).live():
+    for execution in session.executions.live():
         execution.finish(status, actor=actor, reason=error, values={} if ended_on_purpose else {"error": LOST})
 
 
