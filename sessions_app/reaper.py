@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import close_old_connections, connection
+from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
@@ -25,7 +25,7 @@ from sessions_app.models import Actor, Execution, ReaperSweep, Session
 from sessions_app.models.session import TERMINATING_LEASE
 from sessions_app.proxy_client import proxy
 from sessions_app.services import idempotency
-from sessions_app.services.connections import release_connection
+from sessions_app.services.connections import release_connection, replace_broken_connection
 from sessions_app.services.executions import end_one_shot
 from sessions_app.services.pool import push_pool
 from sessions_app.services.sessions import expire_session, finish_termination
@@ -216,8 +216,7 @@ def sweep(reaper: Reaper) -> Sweep:
         if reaper.should_stop():
             break
         name = step.__name__
-        # A connection that the database dropped (it was restarted) is replaced before the step, not by its failure.
-        close_old_connections()
+        replace_broken_connection()
         try:
             count = step(reaper)
         except SandboxwebError as error:

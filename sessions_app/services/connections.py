@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db import connection
+from django.db import close_old_connections, connection
 
 
 def release_connection() -> None:
@@ -13,3 +13,9 @@ def release_connection() -> None:
     """
     if connection.vendor != "sqlite" and not connection.in_atomic_block:
         connection.close()
+
+
+def replace_broken_connection() -> None:
+    """Let the next query take a new connection if the database dropped this one, say because it was restarted."""
+    if not connection.in_atomic_block:
+        close_old_connections()

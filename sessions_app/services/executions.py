@@ -23,7 +23,7 @@ from sessions_app.models.execution import ATTENTION
 from sessions_app.proxy_client import proxy
 from sessions_app.services import outcome, settlement
 from sessions_app.services.connections import release_connection
-from sessions_app.services.sessions import create_session, policy_of, require_active, terminate_session
+from sessions_app.services.sessions import create_session, find_template, policy_of, require_active, terminate_session
 from sessions_app.services.settlement import settle_execution, start_execution
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def complete_execution(execution: Execution, *, actor: str) -> Execution:
         reply = _wait(execution, body)
     except SandboxwebError as error:
         settlement.not_run(execution, error, actor=actor)
-        if not execution.is_live and execution.status == Execution.Status.CANCELLED:
-            return execution
+        if isinstance(error, SandboxFailed) and execution.status == Execution.Status.CANCELLED:
+            return execution  # its session was ended on purpose
         raise
     settlement.write_outcome(execution, outcome.from_reply(reply), actor=actor)
     if execution.status == Execution.Status.LOST:
@@ -188,6 +188,9 @@ def run_once(
     check_code(code)
     check_libraries(libraries)
     check_stdin(stdin)
+    if timeout is not None:
+        policy = policy_of(find_template(lang=lang, template=template))
+        check_seconds("timeout", timeout, ceiling=policy.execution_timeout_max_s)
     session = create_session(owner=owner, actor=actor, lang=lang, template=template, env=env, one_shot=True)
     try:
         execution = submit_execution(

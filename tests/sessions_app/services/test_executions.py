@@ -152,6 +152,14 @@ def test_a_library_that_cannot_be_installed_is_the_callers_news(session: Session
     assert (session.status, session.live_executions) == ("active", 0)
 
 
+def test_a_queue_that_is_full_at_the_proxy_runs_nothing(session: Session, proxy: FakeProxy) -> None:
+    proxy.failures["POST /sessions/"] = httpx.Response(429, json={"error": "too_many_waiting", "detail": "Full."})
+    execution = submit(session)
+    with pytest.raises(QueueFull):
+        complete_execution(execution, actor="api")
+    assert execution.status == "cancelled"
+
+
 @pytest.mark.parametrize("answer", [None, httpx.Response(502, json={"error": "sandbox_broken", "detail": "It died."})])
 def test_a_lost_sandbox_fails_the_session_and_loses_what_ran(
     session: Session, proxy: FakeProxy, answer: httpx.Response | None
@@ -226,18 +234,18 @@ def test_a_one_shot_leaves_no_sandbox(owner: User, proxy: FakeProxy) -> None:
     assert proxy.sandboxes == {}
 
 
-@pytest.mark.parametrize("values", [{"code": "wait"}, {"code": "1", "timeout": 9999}])
-def test_a_one_shot_that_goes_wrong_leaves_no_sandbox_either(
-    owner: User, proxy: FakeProxy, values: dict[str, Any]
-) -> None:
-    with pytest.raises((ProxyUnavailable, InvalidInput)):
-        run_once(owner=owner, actor="api", **values)
+def test_a_one_shot_that_goes_wrong_leaves_no_sandbox_either(owner: User, proxy: FakeProxy) -> None:
+    with pytest.raises(ProxyUnavailable):
+        run_once(owner=owner, actor="api", code="wait")
     assert proxy.sandboxes == {}
     assert Session.objects.get().status == "terminated"
     assert not Execution.objects.live().exists()
 
 
-def test_bad_input_of_a_one_shot_makes_no_session(owner: User, proxy: FakeProxy) -> None:
+@pytest.mark.parametrize(
+    "values", [{"code": "\x00"}, {"timeout": 601}, {"libraries": ["a b"]}, {"stdin": "\x00"}, {"env": {"": ""}}]
+)
+def test_bad_input_of_a_one_shot_makes_no_session(owner: User, proxy: FakeProxy, values: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
-        run_once(owner=owner, code="\x00", actor="api")
+        run_once(**{"owner": owner, "code": "1", "actor": "api", **values})
     assert not Session.objects.exists()
