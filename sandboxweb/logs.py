@@ -7,7 +7,7 @@ import re
 
 # Keys of this service, bearer tokens, and anything that calls itself a password, token or secret.
 SECRETS = re.compile(
-    r"(?P<name>\bbearer\s+|\b(?:password|token|secret|authorization|x-api-key)[\"']?\s*[:=]\s*[\"']?)(?P<value>[^\s\"',;&]+)"
+    r"(?P<name>\bbearer\s+|\b(?:password|token|secret|authorization|x-api-key)[\"']?\s*[:=]\s*[\"']?(?:bearer\s+)?)(?P<value>[^\s\"',;&]+)"
     r"|\bsbx_[A-Za-z0-9._-]{8,}",
     re.IGNORECASE,
 )
@@ -18,13 +18,9 @@ def redact(text: str) -> str:
     return SECRETS.sub(lambda match: f"{match.group('name') or 'sbx_'}***", text)
 
 
-class SecretsFilter(logging.Filter):
-    """Redact the message of every record that passes."""
+class LineFormatter(logging.Formatter):
+    """Write a record, its trace included, without the secrets in it."""
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Keep the record, with the secrets of its message gone."""
-        message = record.getMessage()
-        redacted = redact(message)
-        if redacted != message:
-            record.msg, record.args = redacted, ()
-        return True
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the finished text, redacted."""
+        return redact(super().format(record))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from rest_framework.exceptions import PermissionDenied
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
 from rest_framework.permissions import AllowAny
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
@@ -131,27 +134,29 @@ class Templates(APIView):
         return Response({"templates": [template_body(template) for template in SandboxTemplate.objects.enabled()]})
 
 
-class MetricsRenderer(BaseRenderer):
-    """Prometheus' text."""
+class TakeJson(BaseContentNegotiation):
+    """Answer errors in JSON, whatever a scraper says it would rather have."""
 
-    media_type = "text/plain"
-    format = "txt"
-    charset = None
-    render_style = "binary"
+    def select_parser(self, request: Request, parsers: Sequence[BaseParser]) -> BaseParser:
+        """Return the first."""
+        return parsers[0]
 
-    def render(self, data: Any, media_type: str | None = None, context: Any = None) -> Any:
-        """Return the text as it is; an error as JSON."""
-        return data if isinstance(data, bytes) else JSONRenderer().render(data)
+    def select_renderer(
+        self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        """Return the first."""
+        return renderers[0], str(renderers[0].media_type)
 
 
 class Metrics(APIView):
     """Numbers of the whole server, for whoever has a key or is of its staff."""
 
-    renderer_classes = (MetricsRenderer,)
+    renderer_classes = (JSONRenderer,)
+    content_negotiation_class = TakeJson
 
     @docs.metrics
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponse:
         """Expose."""
         if not isinstance(request.auth, ApiKey) and not request.user.is_staff:
             raise PermissionDenied
-        return Response(exposition(), content_type=CONTENT_TYPE)
+        return HttpResponse(exposition(), content_type=CONTENT_TYPE)
