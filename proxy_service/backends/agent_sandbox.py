@@ -65,6 +65,8 @@ class AgentSandbox(Sandbox):
 
     def __init__(self, name: str, spec: SandboxSpec, link: AgentLink, *, created_at: float | None = None) -> None:
         super().__init__(name, spec, created_at=created_at)
+        self.python = python if isinstance(python := link.hello.get("python"), str) else None
+        self.forget: Callable[[AgentSandbox], object] = lambda sandbox: None
         self._link = link
         self._changed = asyncio.Event()
         self._destroyed = False
@@ -281,6 +283,7 @@ class AgentSandbox(Sandbox):
     async def destroy(self) -> None:
         if not self._destroyed:
             await self.let_go()
+            self.forget(self)
             await self._remove()
 
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from proxy_service.backends.base import Backend, Limits, Sandbox, SandboxEvent, 
 from proxy_service.backends.bwrap import SYSTEM_PATH, Launcher, Python, find_bwrap
 from proxy_service.backends.cgroups import Cgroups
 from proxy_service.backends.disk_guard import DiskGuard
-from proxy_service.backends.languages import installed_languages
+from proxy_service.backends.languages import installed_languages, versions
 from proxy_service.backends.local_process import LocalProcess, remove_rest
 from proxy_service.backends.workspaces import Workspaces
 from proxy_service.errors import BackendUnavailable, SandboxStartFailed, UnsupportedLanguage, UnsupportedSpec
@@ -59,10 +58,8 @@ class BubblewrapSandbox(AgentSandbox):
         link: AgentLink,
         *,
         process: LocalProcess,
-        forget: Callable[[BubblewrapSandbox], None],
     ) -> None:
         self.process = process
-        self._forget = forget
         self._running = ""
         self._over_disk: set[str] = set()
         limit = spec.limits.disk_bytes
@@ -101,7 +98,6 @@ class BubblewrapSandbox(AgentSandbox):
 
     async def _remove(self) -> None:
         self._guard.stop()
-        self._forget(self)
         await self.process.remove()
 
 
@@ -111,7 +107,7 @@ class _Host:
 
     launcher: Launcher
     cgroups: Cgroups
-    languages: Mapping[str, str | None]
+    languages: dict[str, str | None]
 
 
 class BubblewrapBackend(Backend):
@@ -120,17 +116,23 @@ class BubblewrapBackend(Backend):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._workspaces = Workspaces(settings.data_dir / "sandboxes")
-        self._sandboxes: set[BubblewrapSandbox] = set()
+        self._sandboxes: set[AgentSandbox] = set()
         self._host: _Host | None = None
 
     async def start(self) -> list[Sandbox]:
         try:
-            self._host = await asyncio.to_thread(self._look_around)
+            await self.prepare()
+            host = self._ready()
+            host.languages.update(await asyncio.to_thread(versions, installed_languages(SYSTEM_PATH), SYSTEM_PATH))
             await self._probe()
         except BaseException:
             await self.close()
             raise
         return []
+
+    async def prepare(self) -> None:
+        """Do what `start` does, but without the proof that a sandbox can be made, which takes its time."""
+        self._host = await asyncio.to_thread(self._look_around)
 
     def _look_around(self) -> _Host:
         bwrap = find_bwrap()
@@ -139,7 +141,7 @@ class BubblewrapBackend(Backend):
         own = self._workspaces.directory
         launcher = Launcher(bwrap, Python.of_this_process(), own / "support", AGENT_FILE)
         launcher.prepare()
-        languages = {"python": platform.python_version(), **installed_languages(SYSTEM_PATH)}
+        languages = {"python": platform.python_version(), **dict.fromkeys(installed_languages(SYSTEM_PATH))}
         return _Host(launcher, Cgroups(f"sandboxweb-{own.name}"), languages)
 
     async def _probe(self) -> None:
@@ -159,17 +161,18 @@ class BubblewrapBackend(Backend):
         process = await self._start_process(host, spec, name)
         try:
             link = await self._attach(process, name)
-            sandbox = BubblewrapSandbox(name, spec, link, process=process, forget=self._sandboxes.discard)
+            sandbox = BubblewrapSandbox(name, spec, link, process=process)
         except BaseException:
             await asyncio.shield(process.remove())
             raise
         self._sandboxes.add(sandbox)
+        sandbox.forget = self._sandboxes.discard
         try:
             await sandbox.ready(self._settings.start_timeout_s)
         except BaseException:
             await asyncio.shield(sandbox.destroy())
             raise
-        sandbox.capabilities = {**self.capabilities(), "python": link.hello.get("python")}
+        sandbox.capabilities = {**self.capabilities(), "python": sandbox.python}
         return sandbox
 
     async def _start_process(self, host: _Host, spec: SandboxSpec, name: str) -> LocalProcess:

@@ -6,10 +6,12 @@ import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import docker
+from docker.errors import NotFound
 from llm_sandbox.core.session_base import BaseSession
 from llm_sandbox.docker import DockerContainerAPI, SandboxDockerSession
 
@@ -64,6 +66,9 @@ class AgentDockerSession(AgentCommands, SandboxDockerSession):
     The proxy gives the `profile` and attaches by itself. Without one, as llm-sandbox's registry makes it, the session
     attaches when it is opened and removes its container when it is closed.
     """
+
+    container: Any
+    docker_image: Any
 
     def __init__(
         self,
@@ -141,7 +146,8 @@ class AgentDockerSession(AgentCommands, SandboxDockerSession):
             self.runner.wait(self.runner.sandbox.destroy())
             self.runner = None
         elif self.container is not None:
-            self.client.api.remove_container(self.container.id, v=True, force=True)
+            with suppress(NotFound):
+                self.client.api.remove_container(self.container.id, v=True, force=True)
         if self.container is not None and self.drops_image:
             self._cleanup_image()
         self.container = None

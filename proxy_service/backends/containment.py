@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ CODE_USER = 1000
 OPEN_FILES = 1024
 AGENT_MEMORY_BYTES = 48 * 1024 * 1024
 AGENT_PIDS = 6
+PODMAN_PROCESSES = 4096
 
 MANAGED = "sandboxweb.managed"
 INSTANCE = "sandboxweb.instance"
@@ -59,7 +61,7 @@ def common(spec: SandboxSpec, *, runtime: str | None) -> dict[str, Any]:
         "nano_cpus": int(limits.cpus * 1_000_000_000),
         "pids_limit": limits.pids + AGENT_PIDS,
         "shm_size": 64 * 1024 * 1024,
-        "ulimits": [Ulimit(name="core", soft=0, hard=0), Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES)],
+        "ulimits": _ulimits(),
         "log_config": LogConfig(type="none"),
     }
     if runtime:
@@ -87,6 +89,17 @@ def with_agent(spec: SandboxSpec, agent_config: str, *, runtime: str | None, age
     if agent_file is not None:
         profile["mounts"] = [Mount(target=MOUNTED_AGENT, source=agent_file, type="bind", read_only=True)]
     return profile
+
+
+def podman_ulimits() -> dict[str, Any]:
+    """Return limits that Podman does not have to guess: its own default may be more than it is allowed itself."""
+    own = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    most = PODMAN_PROCESSES if own == resource.RLIM_INFINITY else min(own, PODMAN_PROCESSES)
+    return {"ulimits": [*_ulimits(), Ulimit(name="nproc", soft=most, hard=most)]}
+
+
+def _ulimits() -> list[Ulimit]:
+    return [Ulimit(name="core", soft=0, hard=0), Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES)]
 
 
 def agent_rlimits(spec: SandboxSpec) -> Mapping[str, int | None]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from llm_sandbox.const import SupportedLanguage
+from llm_sandbox.language_handlers.base import AbstractLanguageHandler, LanguageConfig
 from llm_sandbox.language_handlers.factory import LanguageHandlerFactory
 
 LANGUAGES = (*(str(language) for language in SupportedLanguage), "bash")
@@ -28,28 +30,64 @@ _PROBE_TIMEOUT_S = 10.0
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
+class BashHandler(AbstractLanguageHandler):
+    """Shell scripts, in the terms of llm-sandbox."""
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        super().__init__(logger)
+        self.config = LanguageConfig(
+            name="bash",
+            file_extension="sh",
+            execution_commands=["bash {file}"],
+            package_manager=None,
+            is_support_library_installation=False,
+        )
+
+    def get_import_patterns(self, module: str) -> str:
+        """Return what sourcing a file looks like."""
+        return rf"(?:^|\s)(?:source|\.)\s+{re.escape(module)}"
+
+    @staticmethod
+    def get_multiline_comment_patterns() -> str:
+        """Return a pattern that nothing matches: there are none."""
+        return r"(?!)"
+
+    @staticmethod
+    def get_inline_comment_patterns() -> str:
+        """Return what a comment looks like."""
+        return r"(?:^|\s)#.*$"
+
+
+def language_handler(lang: str) -> AbstractLanguageHandler:
+    """Return what llm-sandbox knows of a language. Raises LanguageNotSupportedError."""
+    return BashHandler() if lang == "bash" else LanguageHandlerFactory.create_handler(lang)
+
+
 def source_file(lang: str) -> str:
     """Return a fresh name for the file that holds an execution's code, relative to the workspace."""
-    extension = "sh" if lang == "bash" else LanguageHandlerFactory.create_handler(lang).file_extension
-    return f"main-{secrets.token_hex(4)}.{extension}"
+    return f"main-{secrets.token_hex(4)}.{language_handler(lang).file_extension}"
 
 
 def commands(lang: str, path: str) -> list[str]:
     """Return the shell lines that compile and run the file at `path`."""
-    if lang == "bash":
-        return [f"bash {path}"]
-    return LanguageHandlerFactory.create_handler(lang).get_execution_commands(path)
+    return list(language_handler(lang).get_execution_commands(path))
 
 
-def installed_languages(path: str) -> dict[str, str | None]:
-    """Return which languages beside Python the programs on a search path can run, with their versions."""
-    found = {}
-    for lang, (name, *rest) in VERSION_COMMANDS.items():
-        program = shutil.which(name, path=path)
-        if program is not None and lang != "python":
-            found[lang] = (program, *rest)
+def installed_languages(path: str) -> list[str]:
+    """Return which languages beside Python the programs on a search path can run."""
+    commands = ((lang, command[0]) for lang, command in VERSION_COMMANDS.items() if lang != "python")
+    return [lang for lang, program in commands if shutil.which(program, path=path)]
+
+
+def versions(languages: Iterable[str], path: str) -> dict[str, str | None]:
+    """Ask this machine's programs for their versions."""
+    asked = {lang: (shutil.which(program, path=path) or program, *rest) for lang, (program, *rest) in _of(languages)}
     with ThreadPoolExecutor(max_workers=4) as threads:
-        return dict(zip(found, threads.map(_version, found.values()), strict=True))
+        return dict(zip(asked, threads.map(_version, asked.values()), strict=True))
+
+
+def _of(languages: Iterable[str]) -> Iterable[tuple[str, tuple[str, ...]]]:
+    return ((lang, VERSION_COMMANDS[lang]) for lang in languages)
 
 
 def version_in(said: str) -> str | None:
