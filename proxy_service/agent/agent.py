@@ -87,6 +87,7 @@ DRAIN_TOTAL_S = 1.0
 KILL_STEP_S = 0.002
 KILL_TOTAL_S = 10.0
 ZYGOTE_GRACE_S = 0.5
+ZYGOTE_IDLE_S = 10.0
 WATCH_S = 1.0
 WORKER_TIMEOUT_S = 60.0
 UNTAR_TIMEOUT_S = 900.0
@@ -1492,6 +1493,7 @@ class Agent:
         self._assigned = wanted
         if not self._zygote_pid and _ctypes is not None:
             self._after("zygote", 0, self._start_zygote)
+            self._after("idle", ZYGOTE_IDLE_S, self._rest)
         return {}
 
     def _ping(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -1667,6 +1669,9 @@ class Agent:
     def _start_zygote(self) -> None:
         import _socket
 
+        self._timers.pop("zygote", None)
+        if self._zygote_pid:
+            return
         own, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
@@ -1695,6 +1700,11 @@ class Agent:
         self._preload = []
         self._ready = True
         self._kill_zygote()
+
+    def _rest(self) -> None:
+        """Let a zygote go that has imported nothing and is not used: it costs memory, and no time to start again."""
+        if self._zygote_pid and not self._preload and self._current is None:
+            self._kill_zygote()
 
     def _kill_zygote(self) -> None:
         if self._zygote_pid:
@@ -2043,6 +2053,7 @@ class Agent:
         self._current = None
         for key in ("deadline", "watch", "kill", "silent"):
             self._timers.pop(key, None)
+        self._after("idle", ZYGOTE_IDLE_S, self._rest)
         self._remove_source(execution)
 
     def _tell_tail(self, execution: Execution, stream: Stream) -> None:
@@ -2378,12 +2389,25 @@ def base_environment(config: dict[str, Any], workdir: str) -> dict[str, str]:
     return env
 
 
-def restart_with(env: dict[str, str]) -> None:
-    """Start this program again if the interpreter that is to be forked should have had another environment."""
-    if startup_variables(env) == OWN_STARTUP_VARIABLES or RESTARTED_VARIABLE in os.environ:
+def restart_if_better(env: dict[str, str], code: Any) -> None:
+    """Start this program again, once, where that makes a better interpreter to fork.
+
+    That is so if code should begin in another environment, and if this file was just compiled: what the compiler
+    used stays in the interpreter, thrice of what an idle agent needs.
+    """
+    compiled = type(globals()["__loader__"]).__name__ != "SourceFileLoader"
+    if RESTARTED_VARIABLE in os.environ or (compiled and startup_variables(env) == OWN_STARTUP_VARIABLES):
         return
-    wanted = {**env, CONFIG_VARIABLE: os.environ[CONFIG_VARIABLE], RESTARTED_VARIABLE: "1"}
-    os.execve(sys.executable, [sys.executable, os.path.abspath(sys.argv[0])], wanted)
+    path, fd = os.path.abspath(sys.argv[0]), -1
+    try:
+        if not compiled:
+            fd = os.memfd_create("agent", 0)
+            write_all(fd, sys.modules["_frozen_importlib_external"].MAGIC_NUMBER + bytes(12) + marshal.dumps(code))
+            path = "/proc/self/fd/%d" % fd
+        own = {CONFIG_VARIABLE: os.environ[CONFIG_VARIABLE], RESTARTED_VARIABLE: str(fd)}
+        os.execve(sys.executable, [sys.executable, path], {**env, **own})
+    except (OSError, AttributeError):
+        pass  # no files in memory, or no /proc: this interpreter will do
 
 
 def take_config() -> tuple[dict[str, Any], bytearray]:
@@ -2398,13 +2422,15 @@ def take_config() -> tuple[dict[str, Any], bytearray]:
     return config, marker
 
 
-def main() -> None:
-    """Be the agent."""
+def main(code: Any) -> None:
+    """Be the agent; `code` is this file's."""
     prctl(PR_SET_DUMPABLE, 0)
     config, marker = take_config()
-    restart_with(base_environment(config, config.get("workdir") or ""))
+    restart_if_better(base_environment(config, config.get("workdir") or ""), code)
     wipe_variable(CONFIG_VARIABLE)
-    os.environ.pop(RESTARTED_VARIABLE, None)
+    own_file = int(os.environ.pop(RESTARTED_VARIABLE, -1))
+    if own_file > 2:
+        os.close(own_file)
     if os.getpid() != 1:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
     os.set_inheritable(0, False)
@@ -2412,4 +2438,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys._getframe().f_code)
