@@ -41,7 +41,7 @@ def badge(status: str, label: str) -> SafeString:
 def block(text: str) -> SafeString:
     """Return text as it would stand in a terminal, with its size; the middle of very long text is left out."""
     if not text:
-        return format_html('<span class="sbx-none">nothing</span>')
+        return format_html('<span class="sbx-none">{}</span>', "nothing")
     size = filesizeformat(len(text.encode("utf-8", "replace")))
     if len(text) > SHOWN_CHARS:
         half = SHOWN_CHARS // 2
@@ -52,7 +52,7 @@ def block(text: str) -> SafeString:
 def json_block(value: Any) -> SafeString:
     """Return a JSON value, indented."""
     if not value:
-        return format_html('<span class="sbx-none">nothing</span>')
+        return format_html('<span class="sbx-none">{}</span>', "nothing")
     return block(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True))
 
 
