@@ -132,7 +132,7 @@ class Execution(models.Model):
         Return False, with the row's own values read in, when somebody else settled it first.
         """
         now = timezone.now()
-        result = {**(values or {}), "status": status, "finished_at": now, "attend_at": None}
+        result = {"finished_at": now, **(values or {}), "status": status, "attend_at": None}
         with transaction.atomic():
             if Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(**result) == 0:
                 won = others = False

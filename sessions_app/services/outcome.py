@@ -51,6 +51,7 @@ def from_reply(reply: Mapping[str, Any]) -> Outcome:
         "error": kept(reply.get("error"))[0],
         "truncated": bool(reply.get("truncated")) or cut_out or cut_err,
         "started_at": _instant(reply.get("started_at")),
+        "finished_at": _instant(reply.get("finished_at")),
         "last_seq": _integer(reply.get("last_seq"), MAX_INT64) or 0,
     }
     return Outcome(status if status in FINAL else Status.ERROR, values)
@@ -72,6 +73,7 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
     results: list[Any] = []
     truncated, last_seq = False, 0
     end: Mapping[str, Any] | None = None
+    finished_at: datetime | None = None
     for event in events:
         kind, data = event.get("type"), event.get("data")
         last_seq = max(last_seq, _integer(event.get("seq"), MAX_INT64) or 0)
@@ -85,7 +87,7 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
         elif kind == "result":
             results.append(data)
         elif kind == "exit" and isinstance(data, Mapping):
-            end = data
+            end, finished_at = data, _instant(event.get("at"))
     stdout, cut_out = kept("".join(parts["stdout"]))
     stderr, cut_err = kept("".join(parts["stderr"]))
     journal.partial = {
@@ -97,7 +99,8 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
         "last_seq": last_seq,
     }
     if end is not None:
-        journal.outcome = Outcome(_status_of(end), {**journal.partial, **_measures(end)})
+        values = {**journal.partial, **_measures(end), "finished_at": finished_at}
+        journal.outcome = Outcome(_status_of(end), values)
     return journal
 
 

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 Status = Execution.Status
 
 ENDED_ON_PURPOSE = (Session.Status.TERMINATING, Session.Status.TERMINATED)
+# What the journal may not tell; the row then keeps, or gets, an instant of this server.
+INSTANTS = ("started_at", "finished_at")
 LOST = "The sandbox was lost before the result was known."
 # How long an end is waited for after a cancellation: killing a process tree takes milliseconds.
 CANCEL_PATIENCE_S = 3.0
@@ -83,7 +85,7 @@ def write_outcome(
     execution: Execution, result: outcome.Outcome, *, actor: str, user_id: int | None = None, reason: str = ""
 ) -> None:
     """Write the end of an execution; that its sandbox was lost is the end of the session too."""
-    values = {name: value for name, value in result.values.items() if not (name == "started_at" and value is None)}
+    values = {name: value for name, value in result.values.items() if not (name in INSTANTS and value is None)}
     status = result.status
     if status == Status.LOST:
         session = execution.session

@@ -33,6 +33,15 @@ def test_one_that_ended_is_settled_with_its_whole_output(running: Execution, pro
     assert stored.events.get().actor == "reaper"
 
 
+def test_the_instants_are_those_of_the_sandbox(running: Execution, proxy: FakeProxy) -> None:
+    proxy.execution(running).end()
+    began, ended = (event["at"] for event in proxy.execution(running).events)
+    with time_machine.travel(timezone.now().timestamp() + 60):
+        settle(running)
+    assert running.started_at is not None and running.finished_at is not None
+    assert (running.started_at.timestamp(), running.finished_at.timestamp()) == pytest.approx((began, ended), abs=1e-5)
+
+
 @pytest.mark.parametrize("reason", ["timed_out", "out_of_memory", "cancelled"])
 def test_the_reason_of_the_end_is_the_status(running: Execution, proxy: FakeProxy, reason: str) -> None:
     proxy.execution(running).end(reason=reason, exit_code=None, signal=9)
