@@ -1,0 +1,125 @@
+"""Run the proxy: `python -m proxy_service serve | check | build-images`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from types import FrameType
+
+import uvicorn
+from pydantic import ValidationError
+
+from proxy_service import images
+from proxy_service.app import create_app
+from proxy_service.backends import load_backend
+from proxy_service.backends.engine import EngineName
+from proxy_service.errors import BackendUnavailable
+from proxy_service.logs import configure
+from proxy_service.settings import Settings
+
+log = logging.getLogger("proxy_service")
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that refuses new work from the signal on, while what runs is finished."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note that the server stops."""
+        service = getattr(getattr(self.config.app, "state", None), "service", None)
+        if service is not None:
+            service.sessions.stopping = True
+        super().handle_exit(sig, frame)
+
+
+def read_settings() -> Settings:
+    """Return the settings, or end with words that name the wrong ones."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False, include_context=False):
+            name = ".".join(str(part) for part in problem["loc"]).upper()
+            sys.stderr.write(f"{name}: {problem['msg']}.\n")
+        sys.stderr.write("PROXY_TOKEN may be any secret of 16 characters or more: openssl rand -hex 32\n")
+        raise SystemExit(2) from None
+
+
+def serve() -> int:
+    """Serve until a signal ends it."""
+    settings = read_settings()
+    configure(settings.log_level)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.proxy_host,
+        port=settings.proxy_port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=max(int(settings.stop_timeout_s / 2), 1),
+        timeout_keep_alive=75,
+    )
+    server = Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def check() -> int:
+    """Say whether the backend can make sandboxes, and how to mend it when it cannot."""
+    settings = read_settings()
+    configure("ERROR")
+
+    async def probe() -> str:
+        backend = load_backend(settings)
+        await backend.start()
+        names = ", ".join(str(item["lang"]) for item in backend.languages())
+        await backend.close()
+        return f"{backend.name}: ready; runs {names}"
+
+    try:
+        sys.stdout.write(asyncio.run(probe()) + "\n")
+    except BackendUnavailable as error:
+        sys.stderr.write(f"{settings.sandbox_backend}: {error.detail}\n{error.mend}\n".rstrip() + "\n")
+        return 1
+    return 0
+
+
+def build_images(languages: list[str], engine: EngineName, *, force: bool) -> int:
+    """Build images and say which are there now."""
+    # Building needs no token, and a fresh checkout has none yet.
+    os.environ.setdefault("PROXY_TOKEN", "not-needed-to-build")
+
+    def report(line: str) -> None:
+        sys.stdout.write(line.rstrip() + "\n")
+        sys.stdout.flush()
+
+    try:
+        names = images.build_images(read_settings(), languages, engine=engine, force=force, report=report)
+    except (images.ImageBuildError, BackendUnavailable) as error:
+        sys.stderr.write(f"{error}\n{getattr(error, 'mend', '')}".rstrip() + "\n")
+        return 1
+    report(f"ready: {', '.join(names)}")
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Run the command that `argv` names; `serve` when it names none."""
+    parser = argparse.ArgumentParser(prog="python -m proxy_service", description="Sandboxweb's proxy server.")
+    commands = parser.add_subparsers(dest="command", metavar="serve | check | build-images")
+    commands.add_parser("serve", help="serve HTTP on PROXY_HOST:PROXY_PORT (default)")
+    commands.add_parser("check", help="say whether sandboxes can be made here, and the mend when not")
+    build = commands.add_parser("build-images", help="build the images that container engines need")
+    build.add_argument("languages", nargs="*", metavar="LANG", help="what to build; default: python; `all` for all")
+    build.add_argument("--backend", choices=["docker", "podman"], default="docker", help="whose images (docker)")
+    build.add_argument("--force", action="store_true", help="build again what is there and current")
+    options = parser.parse_args(argv)
+    if options.command == "build-images":
+        return build_images(options.languages, options.backend, force=options.force)
+    return check() if options.command == "check" else serve()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

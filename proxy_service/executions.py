@@ -1,0 +1,349 @@
+"""Executions: in order within a session, joined by their id, never run twice.
+
+A task of the session drives them, not the request that asked: a caller that goes away changes nothing. What the
+proxy holds of an execution it forgets at its end; whoever asks later is served from the sandbox's own journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from proxy_service import metrics
+from proxy_service.backends.base import ExecRequest, Sandbox, SandboxEvent
+from proxy_service.errors import (
+    LibraryError,
+    ProxyError,
+    SandboxBroken,
+    ShuttingDown,
+    TooManyWaiting,
+    UnknownExecution,
+)
+from proxy_service.events import Transcript
+
+log = logging.getLogger(__name__)
+
+END_MARGIN_S = 30.0
+"""How long after its time-out an execution may take to end before its sandbox counts as broken."""
+CANCEL_TIMEOUT_S = 10.0
+JOURNAL_TIMEOUT_S = 10.0
+MAX_FINISHED_IDS = 4096
+MAX_UNSTARTED = 64
+
+Prepare = Callable[[], Awaitable[tuple[str, ...]]]
+
+
+class Execution:
+    """One run of code, from its request to its end."""
+
+    def __init__(self, request: ExecRequest | None, execution_id: str, prepare: Prepare | None = None) -> None:
+        self.id = execution_id
+        self.request = request
+        self.prepare = prepare
+        self.transcript = Transcript()
+        self.error: ProxyError | None = None
+        """Why it has no result here: the request is answered with this."""
+        self.begun = False
+        self.cancel_requested = asyncio.Event()
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def done(self) -> bool:
+        """Tell whether nothing more will come of it here."""
+        return self._done.done()
+
+    async def wait(self) -> None:
+        """Wait for the end, whatever it is."""
+        await asyncio.shield(self._done)
+
+    def finish(self, error: ProxyError | None = None) -> None:
+        """Let everybody know that it is over."""
+        if not self._done.done():
+            self.error = error
+            self._done.set_result(None)
+            self.transcript.notify()
+
+    def finish_as(self, reason: str, detail: str = "", error: ProxyError | None = None) -> None:
+        """End it with an `exit` of the proxy's own, after what the sandbox told so far."""
+        if self.done:
+            return
+        if self.transcript.end is None:
+            now = time.time()
+            if detail and reason == "not_started":
+                self.transcript.add("stderr", now, body=f"{detail}\n".encode())
+            nothing = {"exit_code": None, "signal": None, "duration_ms": None, "cpu_ms": None, "max_rss_bytes": None}
+            self.transcript.add("exit", now, {**nothing, "reason": reason, "detail": detail})
+        self.finish(error)
+
+    def result(self) -> dict[str, Any]:
+        """Return the answer to who waited. Raises the error when there is no result."""
+        if self.error is not None:
+            raise self.error
+        transcript = self.transcript
+        end = transcript.end or {}
+        return {
+            "execution_id": self.id,
+            "status": end.get("status", "error"),
+            "stdout": transcript.text("stdout"),
+            "stderr": transcript.text("stderr"),
+            "exit_code": end.get("exit_code"),
+            "signal": end.get("signal"),
+            "duration_ms": end.get("duration_ms"),
+            "cpu_ms": end.get("cpu_ms"),
+            "max_rss_bytes": end.get("max_rss_bytes"),
+            "truncated": transcript.truncated,
+            "results": transcript.results,
+            "error": end.get("detail", ""),
+            "started_at": transcript.started_at,
+            "finished_at": transcript.finished_at,
+            "last_seq": transcript.last_seq,
+        }
+
+
+class Executions:
+    """The executions of one session."""
+
+    def __init__(self, sandbox: Sandbox, *, max_waiting: int) -> None:
+        self._sandbox = sandbox
+        self._max_waiting = max_waiting
+        self._held: dict[str, Execution] = {}
+        self._revived: dict[str, Execution] = {}
+        self._waiting: deque[Execution] = deque()
+        self._finished: OrderedDict[str, None] = OrderedDict.fromkeys(sandbox.execution_ids)
+        self._unstarted: OrderedDict[str, Execution] = OrderedDict()
+        self._pump: asyncio.Task[None] | None = None
+        self._revivals: set[asyncio.Task[None]] = set()
+        self.running: Execution | None = None
+        self.last_activity_at = time.time()
+        self._ended_as = "lost"
+        if sandbox.execution_ids:
+            # Only the newest may still run; following it keeps what comes after it in order.
+            self._enqueue(Execution(None, sandbox.execution_ids[-1]))
+
+    @property
+    def live(self) -> list[Execution]:
+        """Return what runs and what waits, in order."""
+        return [*([self.running] if self.running is not None else []), *self._waiting]
+
+    @property
+    def waiting(self) -> int:
+        """Return how many executions wait."""
+        return len(self._waiting)
+
+    # --- asking
+
+    def submit(self, request: ExecRequest, prepare: Prepare | None = None) -> Execution:
+        """Start an execution, queue it, or join the one of that id. Raises TooManyWaiting."""
+        known = self._held.get(request.execution_id) or self._unstarted.get(request.execution_id)
+        if known is not None:
+            return known
+        if request.execution_id in self._finished:
+            return self.find(request.execution_id)
+        if len(self._waiting) >= self._max_waiting + (self.running is None):
+            raise TooManyWaiting(f"{self._max_waiting} executions of this session are waiting already.")
+        return self._enqueue(Execution(request, request.execution_id, prepare))
+
+    def find(self, execution_id: str) -> Execution:
+        """Return an execution, read from the sandbox's journal if need be; it may turn out to be unknown there."""
+        known = self._held.get(execution_id) or self._unstarted.get(execution_id)
+        return known or self._revived.get(execution_id) or self._revive(execution_id)
+
+    async def cancel(self, execution_id: str) -> bool:
+        """End an execution with all its processes; False when it had ended. Raises UnknownExecution, SandboxBroken."""
+        execution = self._held.get(execution_id)
+        if execution is None or execution.request is None:
+            if execution_id in self._unstarted:
+                return False
+            await self._cancel_in_sandbox(execution_id)
+            return execution is not None and not execution.done
+        execution.cancel_requested.set()
+        if execution in self._waiting:
+            self._waiting.remove(execution)
+            self._end_unstarted(execution, "cancelled")
+        elif execution.begun:
+            with suppress(UnknownExecution):
+                await self._cancel_in_sandbox(execution_id)
+        return True
+
+    async def _cancel_in_sandbox(self, execution_id: str) -> None:
+        try:
+            await asyncio.wait_for(self._sandbox.cancel(execution_id), CANCEL_TIMEOUT_S)
+        except TimeoutError:
+            self._sandbox.mark_broken("it did not answer a cancellation")
+            raise SandboxBroken("The sandbox did not answer the cancellation.") from None
+
+    # --- driving
+
+    def _enqueue(self, execution: Execution) -> Execution:
+        self._held[execution.id] = execution
+        self._waiting.append(execution)
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._drive_all())
+        return execution
+
+    async def _drive_all(self) -> None:
+        try:
+            while self._waiting:
+                self.running = execution = self._waiting.popleft()
+                try:
+                    await self._drive(execution)
+                except Exception:
+                    log.exception("execution %s: the proxy failed", execution.id)
+                    execution.finish_as("error", error=ProxyError("The proxy failed to run the code."))
+                finally:
+                    self.last_activity_at = time.time()
+                    self.running = None
+                    self._held.pop(execution.id, None)
+        finally:
+            self._pump = None
+
+    async def _drive(self, execution: Execution) -> None:
+        request, limit_s = execution.request, None
+        try:
+            if request is None:
+                events = self._sandbox.events(execution.id, 0)
+            else:
+                if execution.prepare is not None:
+                    python_path = await self._prepared(execution, execution.prepare)
+                    if python_path is None:
+                        return self._end_unstarted(execution, "cancelled")
+                    request = _with_path(request, python_path)
+                events = self._sandbox.execute(request)
+                limit_s = request.timeout_s + END_MARGIN_S
+            async with asyncio.timeout(limit_s):
+                await self._record(execution, events)
+        except LibraryError as error:
+            return self._end_unstarted(execution, "not_started", error)
+        except TimeoutError:
+            self._sandbox.mark_broken("it did not end an execution at its time-out")
+            execution.finish_as("lost", "The sandbox did not end the execution at its time-out.")
+        except SandboxBroken as error:
+            execution.finish_as(self._ended_as, error.detail)
+        except UnknownExecution as error:
+            execution.finish(error)
+        except ProxyError as error:
+            if not execution.begun:
+                return self._end_unstarted(execution, "error", error)
+            execution.finish_as("error", error.detail, error)
+        self._finish(execution)
+
+    async def _prepared(self, execution: Execution, prepare: Prepare) -> tuple[str, ...] | None:
+        """Wait for what the execution needs first; None when it was cancelled meanwhile."""
+        work = asyncio.ensure_future(prepare())
+        stop = asyncio.ensure_future(execution.cancel_requested.wait())
+        try:
+            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else None
+        finally:
+            stop.cancel()
+            work.cancel()
+
+    async def _record(self, execution: Execution, events: AsyncIterator[SandboxEvent]) -> None:
+        transcript = execution.transcript
+        async for event in events:
+            transcript.append(event)
+            if not execution.begun:
+                execution.begun = True
+                if execution.cancel_requested.is_set():
+                    await self._cancel_in_sandbox(execution.id)
+            if execution.done:
+                return
+        if transcript.end is None:
+            raise SandboxBroken("The sandbox told no end of the execution.")
+        execution.finish()
+
+    def _finish(self, execution: Execution) -> None:
+        end = execution.transcript.end
+        if end is not None:
+            metrics.count_execution(str(end["status"]), end.get("duration_ms"))
+        self._finished[execution.id] = None
+        while len(self._finished) > MAX_FINISHED_IDS:
+            self._finished.popitem(last=False)
+
+    def _end_unstarted(self, execution: Execution, reason: str, error: ProxyError | None = None) -> None:
+        """End an execution whose code never ran; its sandbox knows nothing of it, so it is remembered here."""
+        self._held.pop(execution.id, None)
+        self._unstarted[execution.id] = execution
+        while len(self._unstarted) > MAX_UNSTARTED:
+            self._unstarted.popitem(last=False)
+        execution.finish_as(reason, error.detail if error is not None else "", error)
+        metrics.count_execution(str((execution.transcript.end or {}).get("status")), None)
+
+    def _revive(self, execution_id: str) -> Execution:
+        """Read an execution that the proxy no longer holds from the sandbox's journal.
+
+        Kept apart from what is held: whoever submits an id that was asked for too early does not join a 404.
+        """
+        execution = self._revived[execution_id] = Execution(None, execution_id)
+
+        async def read() -> None:
+            try:
+                async with asyncio.timeout(JOURNAL_TIMEOUT_S) as limit:
+                    async for event in self._sandbox.events(execution_id, 0):
+                        limit.reschedule(None)
+                        execution.transcript.append(event)
+                execution.finish()
+            except TimeoutError:
+                execution.finish(SandboxBroken("The sandbox did not answer."))
+            except ProxyError as error:
+                execution.finish(error)
+            except Exception:
+                log.exception("execution %s: its journal cannot be read", execution_id)
+                execution.finish(SandboxBroken("The sandbox's journal cannot be read."))
+            finally:
+                del self._revived[execution_id]
+
+        task = asyncio.create_task(read())
+        self._revivals.add(task)
+        task.add_done_callback(self._revivals.discard)
+        return execution
+
+    # --- ending
+
+    def end(self, reason: str) -> list[Execution]:
+        """End all that is live, because the sandbox is gone (`lost`) or goes (`cancelled`); return it."""
+        self._ended_as = reason
+        ended = self.live
+        for execution in ended:
+            execution.finish_as(reason)
+        self._waiting.clear()
+        return ended
+
+    def hand_over(self, *, outlives: bool) -> None:
+        """Let go because the proxy stops; what runs in a sandbox that outlives it is found again by the next one."""
+        for execution in self.live:
+            if outlives or not execution.begun:
+                execution.finish(ShuttingDown())
+            else:
+                execution.finish_as("lost")
+        self._waiting.clear()
+
+    def refuse_waiting(self) -> None:
+        """Tell those whose code has not begun that the proxy stops."""
+        while self._waiting:
+            self._waiting.popleft().finish(ShuttingDown())
+
+    async def stop(self) -> None:
+        """End the tasks that drive."""
+        tasks = [task for task in (self._pump, *self._revivals) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _with_path(request: ExecRequest, python_path: tuple[str, ...]) -> ExecRequest:
+    return ExecRequest(
+        execution_id=request.execution_id,
+        code=request.code,
+        lang=request.lang,
+        timeout_s=request.timeout_s,
+        output_limit_bytes=request.output_limit_bytes,
+        env=request.env,
+        stdin=request.stdin,
+        python_path=python_path,
+    )

@@ -1,0 +1,220 @@
+"""The proxy's HTTP contract. What is on an execution's path is written without a framework's help."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import cast
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from proxy_service import __version__, metrics
+from proxy_service.errors import BodyTooLarge, InvalidRequest
+from proxy_service.events import Follower, dump, queued_line
+from proxy_service.executions import Execution
+from proxy_service.schemas import (
+    ExecuteBody,
+    PoolBody,
+    SessionBody,
+    parse,
+    parse_execution_id,
+    parse_session_id,
+)
+from proxy_service.service import Service
+from proxy_service.sessions import ProxySession
+
+KEEP_ALIVE_S = 5.0
+CANCEL_PATIENCE_S = 5.0
+NDJSON = "application/x-ndjson"
+
+
+def service(request: Request) -> Service:
+    """Return what the server runs."""
+    return cast(Service, request.app.state.service)
+
+
+def answer(value: object, status_code: int = 200) -> Response:
+    """Return a value as JSON."""
+    return Response(dump(value), status_code=status_code, media_type="application/json")
+
+
+async def health(request: Request) -> Response:
+    """GET /: needs no token."""
+    running = service(request)
+    return answer(
+        {
+            "status": "stopping" if running.sessions.stopping else "ok",
+            "version": __version__,
+            "backend": running.backend.name,
+            "capabilities": running.backend.capabilities(),
+            "sessions": len(running.sessions),
+            "pool": running.pool(),
+        }
+    )
+
+
+async def languages(request: Request) -> Response:
+    """GET /languages."""
+    return answer({"languages": service(request).backend.languages(), "default": "python"})
+
+
+async def show_metrics(request: Request) -> Response:
+    """GET /metrics: Prometheus text."""
+    return Response(metrics.render(service(request)), media_type="text/plain; version=0.0.4")
+
+
+async def put_pool(request: Request) -> Response:
+    """PUT /pool: the whole wish; templates that it does not name are emptied."""
+    running = service(request)
+    body = parse(PoolBody, await read_body(request))
+    wishes = [
+        (item.template, item.spec(running.settings, running.languages), item.warm_pool_size) for item in body.templates
+    ]
+    running.sessions.pool.set_targets(wishes)
+    return answer({"pool": running.pool()})
+
+
+# --- Sessions --------------------------------------------------------------------------------------------------------
+
+
+async def create_session(request: Request) -> Response:
+    """POST /sessions: 201, or 200 when the same request made it before."""
+    running = service(request)
+    body = parse(SessionBody, await read_body(request))
+    spec = body.spec(running.settings, running.languages)
+    content = spec.digest() + json.dumps(body.env, sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:32]
+    session, made = await running.sessions.create(body.session_id or str(uuid.uuid4()), spec, body.env, digest)
+    return answer(session.describe(), 201 if made else 200)
+
+
+async def list_sessions(request: Request) -> Response:
+    """GET /sessions: all that this proxy's backend really runs."""
+    items = [session.describe() for session in service(request).sessions.all()]
+    return answer({"sessions": [item["session_id"] for item in items], "items": items})
+
+
+async def get_session(request: Request) -> Response:
+    """GET /sessions/{id}."""
+    return answer(_session(request).describe())
+
+
+async def delete_session(request: Request) -> Response:
+    """DELETE /sessions/{id}: answers at once; the sandbox is removed in the background."""
+    session_id = parse_session_id(request.path_params["session_id"])
+    service(request).sessions.end(session_id)
+    return answer({"session_id": session_id, "status": "terminated"})
+
+
+async def session_stats(request: Request) -> Response:
+    """GET /sessions/{id}/stats."""
+    return answer(await _session(request).sandbox.stats())
+
+
+# --- Executions ------------------------------------------------------------------------------------------------------
+
+
+async def execute(request: Request) -> Response:
+    """POST /sessions/{id}/execute: the result, or with `Accept: application/x-ndjson` the live events."""
+    running = service(request)
+    session = _session(request)
+    body = parse(ExecuteBody, await read_body(request))
+    body.check(running.settings)
+    execution = running.submit(session, body.execution_id or str(uuid.uuid4()), body)
+    if NDJSON in request.headers.get("accept", ""):
+        return StreamingResponse(_lines(execution, 0), media_type=NDJSON)
+    await execution.wait()
+    return answer(execution.result())
+
+
+async def execution_events(request: Request) -> Response:
+    """GET /sessions/{id}/executions/{eid}/events?after=SEQ&follow=true: replay, then follow."""
+    execution = _session(request).executions.find(parse_execution_id(request.path_params["execution_id"]))
+    after = request.query_params.get("after", "0")
+    if not after.isascii() or not after.isdigit() or len(after) > 15:
+        raise InvalidRequest("`after` must be a whole number from 0.", field="after")
+    # An unknown execution is a 404, which must be said before the stream begins.
+    while execution.request is None and not execution.done and not execution.transcript.last_seq:
+        await execution.transcript.changed()
+    if execution.error is not None and not execution.transcript.last_seq:
+        raise execution.error
+    if request.query_params.get("follow", "true").lower() in ("false", "0", "no"):
+        return Response(b"".join(Follower(execution.transcript, int(after)).lines()), media_type=NDJSON)
+    return StreamingResponse(_lines(execution, int(after)), media_type=NDJSON)
+
+
+async def cancel_execution(request: Request) -> Response:
+    """DELETE /sessions/{id}/executions/{eid}: kill it with all its processes; answers when it has ended."""
+    execution_id = parse_execution_id(request.path_params["execution_id"])
+    executions = _session(request).executions
+    execution = executions.find(execution_id)
+    cancelled = await executions.cancel(execution_id)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(execution.wait(), CANCEL_PATIENCE_S)
+    end = execution.transcript.end or {}
+    return answer({"execution_id": execution_id, "cancelled": cancelled, "status": end.get("status", "running")})
+
+
+async def _lines(execution: Execution, after: int) -> AsyncIterator[bytes]:
+    """Yield the events as lines, and a blank one where nothing happened for a while."""
+    transcript = execution.transcript
+    follower = Follower(transcript, after)
+    if not transcript.last_seq and not execution.done:
+        yield queued_line()
+    while True:
+        done = execution.done
+        batch = b"".join(follower.lines())
+        if batch:
+            yield batch
+        elif done or follower.done:
+            return
+        else:
+            try:
+                # Not `wait_for`, which may swallow the cancellation of a reader that left.
+                async with asyncio.timeout(KEEP_ALIVE_S):
+                    await transcript.changed()
+            except TimeoutError:
+                yield b"\n"
+
+
+# --- What all have in common -----------------------------------------------------------------------------------------
+
+
+def _session(request: Request) -> ProxySession:
+    return service(request).sessions.get(parse_session_id(request.path_params["session_id"]))
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body, read no further than it may be long. Raises BodyTooLarge."""
+    limit = service(request).settings.max_body_bytes
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise BodyTooLarge(f"The body has {declared} bytes; at most {limit} are taken.", field="body")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise BodyTooLarge(f"The body is longer than {limit} bytes.", field="body")
+    return bytes(body)
+
+
+ROUTES = [
+    Route("/", health, methods=["GET"]),
+    Route("/languages", languages, methods=["GET"]),
+    Route("/metrics", show_metrics, methods=["GET"]),
+    Route("/pool", put_pool, methods=["PUT"]),
+    Route("/sessions/{session_id}/execute", execute, methods=["POST"]),
+    Route("/sessions", create_session, methods=["POST"]),
+    Route("/sessions", list_sessions, methods=["GET"]),
+    Route("/sessions/{session_id}", get_session, methods=["GET"]),
+    Route("/sessions/{session_id}", delete_session, methods=["DELETE"]),
+    Route("/sessions/{session_id}/stats", session_stats, methods=["GET"]),
+    Route("/sessions/{session_id}/executions/{execution_id}/events", execution_events, methods=["GET"]),
+    Route("/sessions/{session_id}/executions/{execution_id}", cancel_execution, methods=["DELETE"]),
+]

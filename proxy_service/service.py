@@ -1,0 +1,81 @@
+"""What the server runs, put together from the settings."""
+
+from __future__ import annotations
+
+from proxy_service.backends import load_backend
+from proxy_service.backends.base import Backend, ExecRequest
+from proxy_service.errors import ShuttingDown
+from proxy_service.executions import Execution, Prepare
+from proxy_service.library_cache import LibraryCache
+from proxy_service.schemas import ExecuteBody
+from proxy_service.sessions import ProxySession, Sessions
+from proxy_service.settings import Settings
+from proxy_service.teardown import Teardown
+
+
+class Service:
+    """Hold the backend, the sessions with their warm pool, and the libraries of one proxy."""
+
+    def __init__(self, settings: Settings, backend: Backend | None = None) -> None:
+        self.settings = settings
+        self.backend = backend or load_backend(settings)
+        self.teardown = Teardown()
+        self.cache = LibraryCache(
+            settings.libraries_dir, max_bytes=int(settings.library_cache_size), timeout_s=settings.library_timeout_s
+        )
+        self.sessions = Sessions(self.backend, self.teardown, self.cache, settings)
+        self.languages: list[str] = []
+
+    async def start(self) -> None:
+        """Start the backend and take over what an earlier proxy left. Raises BackendUnavailable."""
+        self.sessions.adopt(await self.backend.start())
+        self.languages = [str(item["lang"]) for item in self.backend.languages()]
+
+    async def stop(self) -> None:
+        """Finish what can be finished in time, drain the pool, let the sandboxes go."""
+        await self.sessions.close()
+        await self.cache.close()
+        await self.backend.close()
+
+    def submit(self, session: ProxySession, execution_id: str, body: ExecuteBody) -> Execution:
+        """Queue an execution of a session; its libraries are brought when its turn has come.
+
+        Raises LibraryError, TooManyWaiting, ShuttingDown.
+        """
+        if self.sessions.stopping:
+            raise ShuttingDown
+        libraries = session.libraries
+        requirements = libraries.check(body.libraries) if body.libraries else ()
+        prepare: Prepare | None = None
+        # What runs before it may add libraries too, so its path is known only then.
+        if session.executions.live or not libraries.has(requirements):
+
+            async def prepare() -> tuple[str, ...]:
+                return await libraries.provide(requirements)
+
+        settings = self.settings
+        request = ExecRequest(
+            execution_id=execution_id,
+            code=body.code.encode(),
+            lang=session.sandbox.spec.lang,
+            timeout_s=body.timeout or settings.default_timeout_s,
+            output_limit_bytes=body.output_limit_bytes or settings.default_output_limit_bytes,
+            env=body.env,
+            stdin=None if body.stdin is None else body.stdin.encode(),
+            python_path=libraries.python_path,
+        )
+        return session.executions.submit(request, prepare)
+
+    def gauges(self) -> dict[str, float]:
+        """Return the present numbers for the metrics."""
+        live = [len(session.executions.live) for session in self.sessions.all()]
+        return {
+            "active_sessions": len(live),
+            "busy_sessions": sum(map(bool, live)),
+            "live_executions": sum(live),
+            "sandboxes_ending": self.teardown.pending,
+        }
+
+    def pool(self) -> dict[str, dict[str, object]]:
+        """Return the warm pool's state for the metrics."""
+        return self.sessions.pool.state()

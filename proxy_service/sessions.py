@@ -1,0 +1,230 @@
+"""The sessions that this proxy's backend really runs, by id."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from proxy_service import metrics
+from proxy_service.backends.base import Backend, Sandbox, SandboxSpec
+from proxy_service.errors import Conflict, ProxyError, ShuttingDown, Unavailable, UnknownSession
+from proxy_service.executions import Executions
+from proxy_service.libraries import SessionLibraries
+from proxy_service.library_cache import LibraryCache
+from proxy_service.pool import Pool
+from proxy_service.settings import Settings
+from proxy_service.teardown import Teardown
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 1.0
+"""How long what a dead sandbox said last may take to arrive."""
+
+
+class ProxySession:
+    """One session: its sandbox, its executions and the libraries that it has."""
+
+    def __init__(
+        self, session_id: str, sandbox: Sandbox, *, cache: LibraryCache, max_waiting: int, source: str
+    ) -> None:
+        self.id = session_id
+        self.sandbox = sandbox
+        self.pooled = source == "pool"
+        self.executions = Executions(sandbox, max_waiting=max_waiting)
+        self.libraries = SessionLibraries(sandbox, cache, found_again=source == "found")
+
+    def describe(self) -> dict[str, Any]:
+        """Return the session as the routes answer it."""
+        sandbox = self.sandbox
+        return {
+            "session_id": self.id,
+            "status": "active",
+            "lang": sandbox.spec.lang,
+            "template": sandbox.spec.template,
+            "sandbox": sandbox.name,
+            "backend": sandbox.capabilities.get("backend"),
+            "capabilities": sandbox.capabilities,
+            "created_at": sandbox.created_at,
+            "last_activity_at": self.executions.last_activity_at,
+            "pooled": self.pooled,
+            "busy": bool(self.executions.live),
+        }
+
+
+class Sessions:
+    """Create, find and end sessions; notice those whose sandbox dies."""
+
+    def __init__(self, backend: Backend, teardown: Teardown, cache: LibraryCache, settings: Settings) -> None:
+        self._backend = backend
+        self._teardown = teardown
+        self._cache = cache
+        self._settings = settings
+        self._sessions: dict[str, ProxySession] = {}
+        self._creating: dict[str, tuple[str, asyncio.Task[ProxySession]]] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._starting = 0
+        self.pool = Pool(self._make_for_pool, teardown, parallel_starts=settings.pool_parallel_starts)
+        self.stopping = False
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def all(self) -> list[ProxySession]:
+        """Return every session that runs."""
+        return list(self._sessions.values())
+
+    def get(self, session_id: str) -> ProxySession:
+        """Return a session. Raises UnknownSession."""
+        try:
+            return self._sessions[session_id]
+        except KeyError:
+            raise UnknownSession(session_id) from None
+
+    def adopt(self, found: list[Sandbox]) -> None:
+        """Take over the sandboxes that an earlier proxy left; one without a session was in its pool and goes."""
+        for sandbox in found:
+            if sandbox.session_id is None or sandbox.session_id in self._sessions:
+                self._teardown.begin(sandbox)
+            else:
+                self._add(sandbox.session_id, sandbox, "found")
+
+    # --- creating
+
+    async def create(
+        self, session_id: str, spec: SandboxSpec, env: Mapping[str, str], digest: str
+    ) -> tuple[ProxySession, bool]:
+        """Return the session and whether it was made now; a caller that leaves does not stop it.
+
+        The same id with the same request gives the same sandbox; with another request it raises Conflict.
+        """
+        known = self._sessions.get(session_id)
+        if known is not None:
+            _check_digest(known.sandbox.assigned_digest, digest)
+            return known, False
+        if self.stopping:
+            raise ShuttingDown
+        made = session_id not in self._creating
+        if made:
+            task = asyncio.create_task(self._make_session(session_id, spec, env, digest))
+            self._creating[session_id] = digest, task
+            task.add_done_callback(lambda _: self._creating.pop(session_id, None))
+        wanted, task = self._creating[session_id]
+        _check_digest(wanted, digest)
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise ShuttingDown if self.stopping else UnknownSession(session_id)
+        return task.result(), made
+
+    async def _make_session(
+        self, session_id: str, spec: SandboxSpec, env: Mapping[str, str], digest: str
+    ) -> ProxySession:
+        sandbox = self.pool.take(spec)
+        if sandbox is not None:
+            try:
+                await sandbox.assign(session_id, digest, env)
+                return self._add(session_id, sandbox, "pool")
+            except ProxyError as error:
+                log.warning("pooled sandbox %s: %s", sandbox.name, error.detail)
+                self._teardown.begin(sandbox)
+            except BaseException:
+                self._teardown.begin(sandbox)
+                raise
+        if self._taken >= self._settings.max_sandboxes and not self.pool.evict():
+            raise Unavailable(f"This server runs {self._taken} sandboxes already, as many as it may.")
+        sandbox = await self._make(spec)
+        try:
+            await sandbox.assign(session_id, digest, env)
+            return self._add(session_id, sandbox, "cold")
+        except BaseException:
+            self._teardown.begin(sandbox)
+            raise
+
+    async def _make_for_pool(self, spec: SandboxSpec) -> Sandbox:
+        if self._taken >= self._settings.max_sandboxes:
+            raise Unavailable(f"This server runs {self._taken} sandboxes already, as many as it may.")
+        return await self._make(spec)
+
+    @property
+    def _taken(self) -> int:
+        return len(self._sessions) + self._starting + self.pool.ready
+
+    async def _make(self, spec: SandboxSpec) -> Sandbox:
+        self._starting += 1
+        began = time.monotonic()
+        try:
+            sandbox = await self._backend.create(spec, f"sbx-{secrets.token_hex(6)}")
+        except ProxyError:
+            metrics.count_start(None)
+            raise
+        finally:
+            self._starting -= 1
+        metrics.count_start(time.monotonic() - began)
+        return sandbox
+
+    def _add(self, session_id: str, sandbox: Sandbox, source: str) -> ProxySession:
+        waiting = self._settings.max_waiting_executions
+        session = ProxySession(session_id, sandbox, cache=self._cache, max_waiting=waiting, source=source)
+        self._sessions[session_id] = session
+        self._watchers[session_id] = asyncio.create_task(self._watch(session))
+        metrics.count_session(source)
+        return session
+
+    # --- ending
+
+    async def _watch(self, session: ProxySession) -> None:
+        await session.sandbox.broken.wait()
+        log.warning("session %s lost its sandbox: %s", session.id, session.sandbox.broken_reason)
+        metrics.count_lost()
+        running = session.executions.running
+        if running is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(running.wait(), LAST_WORDS_S)
+        self._watchers.pop(session.id, None)
+        self._forget(session, "lost")
+
+    def end(self, session_id: str) -> None:
+        """End a session at once; its sandbox is removed in the background. Raises UnknownSession."""
+        if session_id in self._creating:
+            self._creating[session_id][1].cancel()
+            return
+        session = self.get(session_id)
+        watcher = self._watchers.pop(session_id, None)
+        if watcher is not None:
+            watcher.cancel()
+        self._forget(session, "cancelled")
+
+    def _forget(self, session: ProxySession, reason: str) -> None:
+        self._sessions.pop(session.id, None)
+        # Whoever waits for an execution of this session learns that it is over.
+        session.executions.end(reason)
+        self._teardown.begin(session.sandbox, session.executions.stop)
+
+    async def close(self) -> None:
+        """Let running executions finish for a while, then let go of what is left; nobody is left waiting."""
+        self.stopping = True
+        for _, task in list(self._creating.values()):
+            task.cancel()
+        await self.pool.drain()
+        for session in self.all():
+            session.executions.refuse_waiting()
+        running = [asyncio.ensure_future(item.wait()) for session in self.all() for item in session.executions.live]
+        if running:
+            _, late = await asyncio.wait(running, timeout=self._settings.stop_timeout_s / 2)
+            for waiter in late:
+                waiter.cancel()
+        for watcher in self._watchers.values():
+            watcher.cancel()
+        for session in self.all():
+            session.executions.hand_over(outlives=bool(session.sandbox.capabilities.get("resume")))
+            await session.executions.stop()
+        await self._teardown.wait(self._settings.stop_timeout_s / 4)
+
+
+def _check_digest(known: str | None, digest: str) -> None:
+    if known != digest:
+        raise Conflict("This session_id was used for another session.", field="session_id")
