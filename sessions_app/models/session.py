@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import Case, DateTimeField, DurationField, ExpressionWrapper, F, IntegerField, Q, Value, When
-from django.db.models.expressions import CombinedExpression
+from django.db.models import Case, DateTimeField, F, Q, When
 from django.db.models.functions import Least
 from django.utils import timezone
 
 from sessions_app.limits import MAX_LIVE_EXECUTIONS
+from sessions_app.models.deadlines import LIFETIME_ENDS_AT, after, idle_deadline
 from sessions_app.models.event import SessionEvent
 from sessions_app.models.template import SandboxTemplate
 from sessions_app.querysets import SESSION_ENDED, SESSION_LIVE, SESSION_PASSING, SessionQuerySet
@@ -21,23 +21,6 @@ from sessions_app.querysets import SESSION_ENDED, SESSION_LIVE, SESSION_PASSING,
 # proxy client's own time-out, which is shorter: else a reaper would end a session that is still being made.
 PENDING_LEASE = timedelta(seconds=25)
 TERMINATING_LEASE = timedelta(seconds=15)
-
-
-def _after(start: F | Value, seconds: F) -> ExpressionWrapper[CombinedExpression]:
-    """Return the instant so many seconds after another, reckoned by the database."""
-    # SQLite's backend multiplies durations by an IntegerField only, not by a PositiveIntegerField.
-    count = ExpressionWrapper(seconds, IntegerField())
-    duration = ExpressionWrapper(count * Value(timedelta(seconds=1), DurationField()), DurationField())
-    return ExpressionWrapper(start + duration, DateTimeField())
-
-
-# When the session ends whatever it does.
-LIFETIME_ENDS_AT = _after(F("started_at"), F("max_lifetime_s"))
-
-
-def idle_deadline(now: datetime) -> Least:
-    """Return when a session whose last activity is `now` ends, reckoned by the database from the row as it is."""
-    return Least(LIFETIME_ENDS_AT, _after(Value(now, DateTimeField()), F("idle_timeout_s")))
 
 
 class Session(models.Model):
@@ -313,7 +296,7 @@ class Session(models.Model):
         with transaction.atomic():
             if rows.update(**values, **last) == 0:
                 return False
-            idle = Least(LIFETIME_ENDS_AT, _after(F("last_activity_at"), F("idle_timeout_s")))
+            idle = Least(LIFETIME_ENDS_AT, after(F("last_activity_at"), F("idle_timeout_s")))
             rows.update(expires_at=Case(When(live_executions=0, then=idle), default=LIFETIME_ENDS_AT))
         self.refresh_from_db()
         return True

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from sessions_app import reaper
 from sessions_app.exceptions import ProxyUnavailable
-from sessions_app.models import Execution, IdempotencyRecord, ReaperSweep, SandboxTemplate, Session
+from sessions_app.models import Execution, IdempotencyRecord, ReaperSweep, Session
 from sessions_app.reaper import Reaper, sweep
 from sessions_app.services import idempotency
 from sessions_app.services.executions import run_once, start_execution, submit_execution
@@ -246,26 +246,6 @@ def test_a_sweep_with_nothing_due_asks_a_small_constant_number_of_questions(
     assert questions() == few <= 8
 
 
-def test_a_sweep_sets_the_pool(proxy: FakeProxy, db: None) -> None:
-    SandboxTemplate.objects.create(name="mine", warm_pool_size=3, memory_bytes=2**26)
-    SandboxTemplate.objects.create(name="off", warm_pool_size=3, is_enabled=False)
-    sweep(ONE)
-    assert proxy.pool is not None
-    assert {target["template"]: target["warm_pool_size"] for target in proxy.pool} == {"python": 2, "mine": 3}
-    (mine,) = [target for target in proxy.pool if target["template"] == "mine"]
-    assert mine["limits"]["memory_bytes"] == 2**26
-
-
-def test_a_session_asks_for_what_the_pool_holds(proxy: FakeProxy, session: Session) -> None:
-    sweep(ONE)
-    assert proxy.pool is not None
-    (target,) = proxy.pool
-    asked = proxy.made[str(session.pk)]
-    assert {key: asked[key] for key in target if key != "warm_pool_size"} == {
-        key: value for key, value in target.items() if key != "warm_pool_size"
-    }
-
-
 def test_a_sweep_leaves_a_record(proxy: FakeProxy, clock: Any, make_session: MakeSession) -> None:
     make_session(idle_timeout=1)
     clock.shift(1)
@@ -338,15 +318,3 @@ def test_the_questions_are_answered_by_partial_indexes(db: None) -> None:
             cursor.execute("SET LOCAL enable_seqscan = off")
     for index, rows in questions.items():
         assert index in rows[:10].explain()
-
-
-def test_a_saved_template_sets_the_pool_at_once(
-    proxy: FakeProxy, db: None, django_capture_on_commit_callbacks: Any
-) -> None:
-    with django_capture_on_commit_callbacks(execute=True):
-        SandboxTemplate.objects.filter(name="python").get().save()
-    assert proxy.pool is not None
-    proxy.away = True
-    with django_capture_on_commit_callbacks(execute=True):
-        SandboxTemplate.objects.create(name="mine", warm_pool_size=1)
-    assert SandboxTemplate.objects.filter(name="mine").exists()
