@@ -10,8 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-IMAGES = ("sandboxweb-python", "sandboxweb-python-data")
-BUILD = "python -m proxy_service build-images python python-data"
+IMAGES = {"docker": ("python", "python-data"), "podman": ("python",)}
 PROBE_TIMEOUT_S = 60
 
 
@@ -71,8 +70,9 @@ def why_no_podman() -> str | None:
 
 
 def _missing_images(engine: str, names: str) -> str | None:
-    missing = sorted(set(IMAGES) - set(names.split()))
-    return f"{engine} has no image {', '.join(missing)} (make them: {BUILD})" if missing else None
+    missing = [name for name in IMAGES[engine] if f"sandboxweb-{name}" not in names.split()]
+    build = f"python -m proxy_service build-images --backend {engine} {' '.join(missing)}"
+    return f"{engine} has no image for {', '.join(missing)} (make it: {build})" if missing else None
 
 
 def why_no_postgres() -> str | None:

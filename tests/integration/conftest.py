@@ -38,6 +38,7 @@ def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield running
     finally:
         running.tear_down()
+    assert running.containers_left() == []
 
 
 @pytest.fixture

@@ -158,6 +158,14 @@ class Servers:
             if name in self.processes:
                 self.stop(name)
 
+    def containers_left(self) -> list[str]:
+        """Return the containers of this installation that still exist; none on other backends."""
+        if self.backend != "docker":
+            return []
+        ours = f"label=sandboxweb.instance={self.environment['PROXY_INSTANCE']}"
+        listed = subprocess.run(["docker", "ps", "-aq", "--filter", ours], capture_output=True, text=True, check=True)
+        return listed.stdout.split()
+
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         """Return a client of the app server with a key (the administrator's unless given)."""
         headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
