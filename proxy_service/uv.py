@@ -17,6 +17,7 @@ from proxy_service.errors import LibraryError
 
 _PASSED_ON = re.compile(r"UV_.*|.*_proxy|SSL_CERT_.*|PATH|HOME|NETRC|LANG|LC_.*|TMPDIR", re.IGNORECASE)
 _URL = re.compile(r"[a-z]+://\S+")
+_PATH = re.compile(r"(?<![\w.:/])/[\w.+@-]+(?:/[\w.+@-]*)+")
 _GLYPHS = re.compile(r"[\u00d7\u2570\u2500\u25b6\u2502\u251c]+|\x1b\[[0-9;]*m")
 _UNREACHABLE = re.compile(
     r"failed to fetch|error sending request|dns error|connection refused|timed out", re.IGNORECASE
@@ -83,9 +84,9 @@ async def _run(arguments: list[str], target: Target, directory: Path, text: str)
 
 
 def explain(said: str, target: Target) -> str:
-    """Return uv's complaint in plain words, without any address (which could hold a password)."""
+    """Return uv's complaint in plain words, without addresses (they may hold passwords) and paths of this machine."""
     text = " ".join(_GLYPHS.sub(" ", said).split())
-    text = _URL.sub("the package registry", text)
+    text = _PATH.sub("a file", _URL.sub("the package registry", text))
     if match := _UNKNOWN.search(text):
         return f"There is no package named {match[1]}."
     if match := _NO_WHEEL.search(text):
