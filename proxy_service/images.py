@@ -16,7 +16,7 @@ import docker
 import requests
 from docker.errors import DockerException, ImageNotFound
 
-from proxy_service.backends.engine import EngineName, connect
+from proxy_service.backends.engine import EngineName, connect, ulimits
 from proxy_service.backends.languages import VERSION_COMMANDS, version_in
 from proxy_service.settings import Settings
 
@@ -75,7 +75,7 @@ def build_images(
         raise ImageBuildError(f"No image recipe for {', '.join(unknown)}. There are: {', '.join(recipes())}, all.")
     client = connect(engine, settings, timeout_s=3600)
     try:
-        builder = _Builder(client, settings, force=force, report=report)
+        builder = _Builder(client, settings, engine, force=force, report=report)
         debian = _debian(client, settings, report)
         base = builder.build(BASE, debian)
         return [builder.build(recipe, base) for recipe in wanted if recipe != BASE] or [base]
@@ -84,8 +84,11 @@ def build_images(
 
 
 class _Builder:
-    def __init__(self, client: docker.DockerClient, settings: Settings, *, force: bool, report: Report) -> None:
+    def __init__(
+        self, client: docker.DockerClient, settings: Settings, engine: EngineName, *, force: bool, report: Report
+    ) -> None:
         self._client = client
+        self._engine = engine
         self._settings = settings
         self._force = force
         self._report = report
@@ -98,7 +101,7 @@ class _Builder:
         arguments = {"BASE": base}
         if recipe != BASE:
             labels[AGENT_LABEL] = arguments["AGENT"] = agent_digest()
-        if not self._force and self._has(name, labels):
+        if not self._force and self._has(name, labels, with_version=bool(self._asks_version(recipe))):
             self._report(f"{name}: up to date")
             return name
         self._report(f"{name}: building")
@@ -109,23 +112,36 @@ class _Builder:
 
     def _version(self, name: str, recipe: str) -> str | None:
         """Ask the new image for the version of its language."""
-        command = VERSION_COMMANDS.get(recipe.split("-")[0])
-        if command is None:
+        command = self._asks_version(recipe)
+        if not command:
             return None
         try:
             said = self._client.containers.run(
-                name, list(command), entrypoint="", network_mode="none", remove=True, stdout=True, stderr=True
+                name,
+                list(command),
+                entrypoint=[],
+                network_mode="none",
+                remove=True,
+                stderr=True,
+                ulimits=ulimits(self._engine),
             )
         except (DockerException, requests.RequestException) as error:
             raise ImageBuildError(f"{name} was built, but cannot run {' '.join(command)}: {error}") from error
         return version_in(said.decode(errors="replace"))
 
-    def _has(self, name: str, labels: dict[str, str]) -> bool:
+    @staticmethod
+    def _asks_version(recipe: str) -> tuple[str, ...]:
+        """Return the command that tells the version of a recipe's language; empty when there is none."""
+        return tuple(VERSION_COMMANDS.get(recipe.split("-")[0], ()))
+
+    def _has(self, name: str, labels: dict[str, str], *, with_version: bool) -> bool:
         try:
             found = self._client.images.get(name).labels
         except ImageNotFound:
             return False
-        return all(found.get(key) == value for key, value in labels.items())
+        return all(found.get(key) == value for key, value in labels.items()) and (
+            VERSION_LABEL in found or not with_version
+        )
 
     def _run(self, name: str, dockerfile: bytes, arguments: dict[str, str], labels: dict[str, str]) -> None:
         # Packages come over the network of the host: an engine may have been set up without any of its own.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -59,10 +58,11 @@ class ContainerMaker:
                 return await self._plain(spec, name)
         except ImagePullError as error:
             raise UnsupportedSpec(f"There is no image {spec.image}: {error}", field="image") from error
-        except requests.RequestException as error:
-            raise BackendUnavailable(f"The {self._engine.name} engine does not answer: {error}") from error
         except (AgentBroken, DockerException) as error:
             raise SandboxStartFailed(f"The sandbox could not be started: {engine_error(error)}") from error
+        except requests.RequestException as error:
+            # What the engine itself refuses is an exception of both kinds, and was caught above.
+            raise BackendUnavailable(f"The {self._engine.name} engine does not answer: {error}") from error
 
     def _image_name(self, spec: SandboxSpec) -> str:
         return spec.image or image_name(self._settings, spec.lang)
@@ -90,12 +90,16 @@ class ContainerMaker:
             secret, spec, user=containment.CODE_USER, rlimits=containment.agent_rlimits(spec), env=containment.CODE_ENV
         )
         profile = containment.with_agent(
-            spec, config, runtime=self._settings.sandbox_runtime, agent_file=self._agent_file(spec, image)
+            spec,
+            config,
+            engine=self._engine.name,
+            runtime=self._settings.sandbox_runtime,
+            agent_file=self._agent_file(spec, image),
         )
         labels = containment.labels(self._settings.instance, name, spec, created_at)
         session = AgentDockerSession(
             self._engine.client,
-            profile={**profile, **self._ulimits(), "name": name, "labels": labels},
+            profile={**profile, "name": name, "labels": labels},
             engine=self._engine.name,
             **self._common(spec),
         )
@@ -151,15 +155,12 @@ class ContainerMaker:
             raise UnsupportedSpec(detail, field="image")
         return None
 
-    def _ulimits(self) -> Mapping[str, Any]:
-        return containment.podman_ulimits() if self._engine.name == "podman" else {}
-
     async def _plain(self, spec: SandboxSpec, name: str) -> PlainSandbox:
         labels = containment.labels(self._settings.instance, name, spec, time.time())
-        profile = plain_profile(spec, runtime=self._settings.sandbox_runtime)
+        profile = plain_profile(spec, engine=self._engine.name, runtime=self._settings.sandbox_runtime)
         session = PlainSession(
             self._engine.client,
-            profile={**profile, **self._ulimits(), "name": name, "labels": {**labels, containment.PLAIN: "true"}},
+            profile={**profile, "name": name, "labels": {**labels, containment.PLAIN: "true"}},
             **self._common(spec),
         )
         session.language_handler = language_handler(spec.lang)

@@ -110,7 +110,13 @@ class AgentDockerSession(AgentCommands, SandboxDockerSession):
             config = agent_config(
                 self._secret, self._spec, user=CODE_USER, rlimits=agent_rlimits(self._spec), env=CODE_ENV
             )
-            profile = with_agent(self._spec, config, runtime=None, agent_file=None if baked else str(AGENT_FILE))
+            profile = with_agent(
+                self._spec,
+                config,
+                engine=self._engine_name,
+                runtime=None,
+                agent_file=None if baked else str(AGENT_FILE),
+            )
             self.container_api = AgentContainerAPI(self.client, self, profile)
 
     def _attach(self) -> None:

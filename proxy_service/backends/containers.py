@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import platform
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -31,6 +32,7 @@ PARALLEL_STARTS = 4
 PARALLEL_ATTACHES = 16
 ENGINE_TIMEOUT_S = 30.0
 ATTACH_PAUSES_S = (0.2, 1.0)
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class ContainerBackend(Backend):
@@ -88,7 +90,8 @@ class ContainerBackend(Backend):
         info = client.info()
         known = {"memory": "MemoryLimit", "pids": "PidsLimit", "cpu": "CpuCfsQuota"}
         self._limits = sorted([name for name, key in known.items() if info.get(key, True)] + ["disk"])
-        self._platform = f"{info.get('Architecture') or 'x86_64'}-manylinux_2_28"
+        machine = str(info.get("Architecture") or platform.machine())
+        self._platform = f"{MACHINES.get(machine, machine)}-manylinux_2_28"
 
     def _require_python(self) -> None:
         if "python" not in self._languages:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import resource
 from collections.abc import Mapping
 from typing import Any
 
-from docker.types import LogConfig, Mount, Ulimit
+from docker.types import LogConfig, Mount
 
 from proxy_service.backends.agent_sandbox import WORKDIR
 from proxy_service.backends.base import SandboxSpec
+from proxy_service.backends.engine import OPEN_FILES, EngineName, ulimits
 
 MOUNTED_AGENT = "/opt/sandboxweb/agent.py"
 BAKED_AGENT = "/opt/sandboxweb/agent.pyc"
 CODE_USER = 1000
-OPEN_FILES = 1024
 AGENT_MEMORY_BYTES = 48 * 1024 * 1024
 AGENT_PIDS = 6
-PODMAN_PROCESSES = 4096
 
 MANAGED = "sandboxweb.managed"
 INSTANCE = "sandboxweb.instance"
@@ -43,7 +41,7 @@ def labels(instance: str, name: str, spec: SandboxSpec, created_at: float) -> di
     }
 
 
-def common(spec: SandboxSpec, *, runtime: str | None) -> dict[str, Any]:
+def common(spec: SandboxSpec, *, engine: EngineName, runtime: str | None) -> dict[str, Any]:
     """Return what holds for every container: no network, no capability, no log, and limits."""
     limits = spec.limits
     memory = limits.memory_bytes + limits.disk_bytes + AGENT_MEMORY_BYTES
@@ -61,7 +59,7 @@ def common(spec: SandboxSpec, *, runtime: str | None) -> dict[str, Any]:
         "nano_cpus": int(limits.cpus * 1_000_000_000),
         "pids_limit": limits.pids + AGENT_PIDS,
         "shm_size": 64 * 1024 * 1024,
-        "ulimits": _ulimits(),
+        "ulimits": ulimits(engine),
         "log_config": LogConfig(type="none"),
     }
     if runtime:
@@ -69,37 +67,31 @@ def common(spec: SandboxSpec, *, runtime: str | None) -> dict[str, Any]:
     return profile
 
 
-def with_agent(spec: SandboxSpec, agent_config: str, *, runtime: str | None, agent_file: str | None) -> dict[str, Any]:
+def with_agent(
+    spec: SandboxSpec, agent_config: str, *, engine: EngineName, runtime: str | None, agent_file: str | None
+) -> dict[str, Any]:
     """Return the profile of a container whose main process is the agent.
 
     The agent is root with three capabilities, to become the code's user and to kill its processes; code has none.
     `agent_file` is this machine's, mounted where the image's own is not the same.
     """
-    options = f"rw,nosuid,nodev,exec,size={spec.limits.disk_bytes},uid={CODE_USER},gid={CODE_USER}"
+    options = f"rw,nosuid,nodev,exec,size={spec.limits.disk_bytes}"
+    # Podman gives a tmpfs no owner, and would give it the mode of the image's directory.
+    owned = f"uid={CODE_USER},gid={CODE_USER},mode=0755" if engine == "docker" else "notmpcopyup,mode=1777"
+    shared = "mode=1777" if engine == "docker" else "notmpcopyup,mode=1777"
     profile = {
-        **common(spec, runtime=runtime),
+        **common(spec, engine=engine, runtime=runtime),
         "entrypoint": ["python3", BAKED_AGENT if agent_file is None else MOUNTED_AGENT],
         "command": [],
         "user": "0:0",
         "environment": {**CODE_ENV, "SBX_AGENT": agent_config},
         "cap_add": ["SETUID", "SETGID", "KILL"],
         "read_only": True,
-        "tmpfs": {WORKDIR: f"{options},mode=0755", "/tmp": f"{options},mode=1777"},  # noqa: S108
+        "tmpfs": {WORKDIR: f"{options},{owned}", "/tmp": f"{options},{shared}"},  # noqa: S108
     }
     if agent_file is not None:
         profile["mounts"] = [Mount(target=MOUNTED_AGENT, source=agent_file, type="bind", read_only=True)]
     return profile
-
-
-def podman_ulimits() -> dict[str, Any]:
-    """Return limits that Podman does not have to guess: its own default may be more than it is allowed itself."""
-    own = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    most = PODMAN_PROCESSES if own == resource.RLIM_INFINITY else min(own, PODMAN_PROCESSES)
-    return {"ulimits": [*_ulimits(), Ulimit(name="nproc", soft=most, hard=most)]}
-
-
-def _ulimits() -> list[Ulimit]:
-    return [Ulimit(name="core", soft=0, hard=0), Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES)]
 
 
 def agent_rlimits(spec: SandboxSpec) -> Mapping[str, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +11,15 @@ import docker
 import requests
 from docker.context import ContextAPI
 from docker.errors import DockerException
+from docker.types import Ulimit
 
 from proxy_service.errors import BackendUnavailable
 from proxy_service.settings import Settings
 
 EngineName = Literal["docker", "podman"]
+
+OPEN_FILES = 1024
+MAX_PROCESSES = 4096
 
 _MEND = {
     "docker": "Start it (for example: sudo systemctl start docker, or colima start), or set DOCKER_HOST.",
@@ -57,3 +62,13 @@ def connect(
         detail = f"The {engine.capitalize()} engine does not answer at {url}: {error}"
         raise BackendUnavailable(detail, mend=_MEND[engine]) from error
     return client
+
+
+def ulimits(engine: EngineName) -> list[Ulimit]:
+    """Return what a container may have of files, and what Podman must not guess: its guess may be refused."""
+    limits = [Ulimit(name="core", soft=0, hard=0), Ulimit(name="nofile", soft=OPEN_FILES, hard=OPEN_FILES)]
+    if engine == "podman":
+        own = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        most = MAX_PROCESSES if own == resource.RLIM_INFINITY else min(own, MAX_PROCESSES)
+        limits.append(Ulimit(name="nproc", soft=most, hard=most))
+    return limits

@@ -26,6 +26,7 @@ from proxy_service.backends.agent_sandbox import WORKDIR
 from proxy_service.backends.base import ExecRequest, Sandbox, SandboxEvent, SandboxSpec
 from proxy_service.backends.container_sandbox import Engine
 from proxy_service.backends.containment import CODE_USER, DROP_IMAGE, common
+from proxy_service.backends.engine import EngineName
 from proxy_service.errors import SandboxBroken, SandboxError, UnknownExecution
 
 USER = f"{CODE_USER}:{CODE_USER}"
@@ -101,9 +102,9 @@ class PlainSession(SandboxDockerSession):
         self.container = None
 
 
-def plain_profile(spec: SandboxSpec, *, runtime: str | None) -> dict[str, Any]:
+def plain_profile(spec: SandboxSpec, *, engine: EngineName, runtime: str | None) -> dict[str, Any]:
     """Return the profile of a container without an agent; its root is writable, for nothing else can be."""
-    profile = common(spec, runtime=runtime)
+    profile = common(spec, engine=engine, runtime=runtime)
     options = f"rw,nosuid,nodev,exec,size={spec.limits.disk_bytes},mode=1777"
     return {
         **profile,
