@@ -1,0 +1,120 @@
+"""Real backends, started once a module, and sandboxes of them."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from proxy_service.backends.base import Backend, ExecRequest, Limits, Sandbox, SandboxEvent, SandboxSpec
+from proxy_service.backends.bubblewrap import BubblewrapBackend
+from proxy_service.backends.docker import DockerBackend
+from proxy_service.backends.podman import PodmanBackend
+from proxy_service.settings import Settings
+
+MIB = 1024 * 1024
+LIMITS = Limits(memory_bytes=192 * MIB, cpus=1.0, pids=48, disk_bytes=64 * MIB)
+SPEC = SandboxSpec(lang="python", limits=LIMITS)
+
+BUBBLEWRAP = pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)
+DOCKER = pytest.param("docker", marks=pytest.mark.docker)
+PODMAN = pytest.param("podman", marks=pytest.mark.podman)
+
+_numbers = itertools.count(1)
+
+
+def make_settings(data_dir: Path, **changes: Any) -> Settings:
+    """Return settings of a proxy of its own, whatever the environment says."""
+    values = {"proxy_token": SecretStr(uuid.uuid4().hex), "data_dir": data_dir, "start_timeout_s": 20.0, **changes}
+    return Settings(_env_file=None, **values)
+
+
+def make_backend(name: str, settings: Settings) -> Backend:
+    """Return a backend that is not started yet."""
+    classes = {"bubblewrap": BubblewrapBackend, "docker": DockerBackend, "podman": PodmanBackend}
+    return classes[name](settings)
+
+
+def fresh_name() -> str:
+    """Return a name that no sandbox has."""
+    return f"sbx-test-{uuid.uuid4().hex[:12]}"
+
+
+@dataclass
+class Run:
+    """What one execution did."""
+
+    events: list[SandboxEvent] = field(default_factory=list)
+
+    @property
+    def stdout(self) -> str:
+        return self.output("stdout").decode()
+
+    @property
+    def stderr(self) -> str:
+        return self.output("stderr").decode()
+
+    def output(self, kind: str) -> bytes:
+        return b"".join(event.body for event in self.events if event.type == kind)
+
+    @property
+    def exit(self) -> dict[str, Any]:
+        assert self.events[-1].type == "exit"
+        return dict(self.events[-1].data)
+
+    @property
+    def reason(self) -> str:
+        return str(self.exit["reason"])
+
+
+def request(code: str | bytes, **changes: Any) -> ExecRequest:
+    """Ask for code to be run."""
+    values: dict[str, Any] = {"lang": "python", "timeout_s": 20.0, "output_limit_bytes": MIB, **changes}
+    values.setdefault("execution_id", f"e{next(_numbers)}-{uuid.uuid4().hex[:8]}")
+    return ExecRequest(code=code.encode() if isinstance(code, str) else code, **values)
+
+
+async def run(sandbox: Sandbox, code: str | bytes, **changes: Any) -> Run:
+    """Run code to its end."""
+    return Run([event async for event in sandbox.execute(request(code, **changes))])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Backend]:
+    """A started backend; parametrize it indirectly with the names above."""
+    changes: dict[str, Any] = {}
+    if request.param == "podman":
+        changes["podman_url"] = request.getfixturevalue("podman_url")
+    backend = make_backend(request.param, make_settings(tmp_path_factory.mktemp("data"), **changes))
+    await backend.start()
+    yield backend
+    await backend.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(backend: Backend) -> AsyncIterator[Sandbox]:
+    """One sandbox for all tests of a module that leave it as they found it."""
+    sandbox = await backend.create(SPEC, fresh_name())
+    await sandbox.assign("session", "digest", {})
+    yield sandbox
+    await sandbox.destroy()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def sandbox(backend: Backend) -> AsyncIterator[Sandbox]:
+    """A sandbox for one test alone."""
+    sandbox = await backend.create(SPEC, fresh_name())
+    yield sandbox
+    await sandbox.destroy()
+
+
+def with_limits(**changes: Any) -> SandboxSpec:
+    """Return the usual spec with other limits."""
+    return replace(SPEC, limits=replace(LIMITS, **changes))
