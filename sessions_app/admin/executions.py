@@ -11,7 +11,8 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from sessions_app.admin import columns
-from sessions_app.admin.base import RecordPage, user_of
+from sessions_app.admin.base import user_of
+from sessions_app.admin.large import LanguageFilter, LargePage
 from sessions_app.exceptions import SandboxwebError
 from sessions_app.models import Actor, Execution
 from sessions_app.services.executions import cancel_execution
@@ -19,14 +20,22 @@ from sessions_app.services.executions import cancel_execution
 LARGE = ("code", "stdout", "stderr", "stdin", "results", "artifacts", "env", "libraries")
 
 
+class SessionLanguageFilter(LanguageFilter):
+    """Narrow by the language of the session."""
+
+    field = "session__lang"
+
+
 @admin.register(Execution)
-class ExecutionAdmin(RecordPage):
+class ExecutionAdmin(LargePage):
     """Every execution of everybody."""
 
     list_display = ("what", "state", "owner", "exit_code", "took", "memory", "created", "in_session")
-    list_filter = ("status", "truncated", "session__lang", "created_at")
+    list_filter = ("status", "truncated", SessionLanguageFilter, "created_at")
     list_select_related = ("session", "session__owner")
-    search_fields = ("id__startswith", "session__id__startswith", "session__owner__username__istartswith")
+    search_fields = ("id",)
+    id_fields = ("id", "session_id")
+    owner_field = "session__owner"
     search_help_text = "Beginning of an execution's id, of its session's id or of its owner's name."
     date_hierarchy = "created_at"
     ordering = ("-created_at", "-id")
@@ -56,9 +65,12 @@ class ExecutionAdmin(RecordPage):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Execution]:
-        """Read only how the code begins: a page of it must not cost megabytes."""
+        """Read for a list only how the code begins: fifty rows must not cost megabytes."""
         rows: QuerySet[Execution] = super().get_queryset(request)
-        return rows.annotate(code_start=Left("code", 200)).defer(*LARGE)
+        match = request.resolver_match
+        if match is not None and str(match.url_name).endswith("_changelist"):
+            return rows.annotate(code_start=Left("code", 200)).defer(*LARGE)
+        return rows
 
     @admin.display(description="code")
     def what(self, execution: Any) -> SafeString:

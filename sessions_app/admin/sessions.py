@@ -13,7 +13,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from sessions_app.admin import columns
-from sessions_app.admin.base import RecordInline, RecordPage, user_of
+from sessions_app.admin.base import RecordInline, user_of
+from sessions_app.admin.large import LanguageFilter, LargePage
 from sessions_app.exceptions import SandboxwebError
 from sessions_app.models import Actor, Execution, Session, SessionEvent
 from sessions_app.services.sessions import terminate_session
@@ -99,15 +100,16 @@ def transition(event: SessionEvent) -> SafeString:
 
 
 @admin.register(Session)
-class SessionAdmin(RecordPage):
+class SessionAdmin(LargePage):
     """Every session of everybody."""
 
     list_display = ("short_id", "state", "ended_for", "owner", "template", "created", "ends", "running")
     list_display_links = ("short_id",)
-    list_filter = ("status", "termination_reason", "lang", "is_one_shot", "created_at", "template")
+    list_filter = ("status", "termination_reason", LanguageFilter, "is_one_shot", "created_at", "template")
     list_select_related = ("owner", "template")
-    search_fields = ("id__startswith", "owner__username__istartswith", "sandbox__istartswith")
+    search_fields = ("id",)
     search_help_text = "Beginning of a session's id, of its owner's name or of its sandbox's name."
+    name_fields = ("sandbox",)
     date_hierarchy = "created_at"
     ordering = ("-created_at", "-id")
     actions = ("terminate",)

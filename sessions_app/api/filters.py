@@ -41,7 +41,7 @@ class MetadataText(Func):
 class SessionFilter(django_filters.FilterSet):  # type: ignore[misc]  # the package is not typed
     """`status` (several may be given), `lang`, `template` and `metadata.KEY`."""
 
-    status = django_filters.MultipleChoiceFilter(choices=Session.Status.choices)
+    status = django_filters.MultipleChoiceFilter(choices=Session.Status.choices, distinct=False)
     lang = django_filters.CharFilter(max_length=32)
     template = django_filters.CharFilter(field_name="template__name", max_length=63)
 
