@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from proxy_service.backends.base import SandboxEvent
 from proxy_service.errors import SandboxBroken
@@ -208,5 +208,16 @@ def _line(seq: int, kind: str, data: object, at: float) -> bytes:
 
 
 def dump(value: object) -> bytes:
-    """Return compact JSON; a sandbox's infinities become null."""
-    return to_json(value, inf_nan_mode="null")
+    """Return compact JSON; a sandbox's infinities become null, its half surrogate pairs question marks."""
+    try:
+        return to_json(value, inf_nan_mode="null")
+    except (PydanticSerializationError, UnicodeEncodeError):
+        return to_json(_whole(value), inf_nan_mode="null")
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value

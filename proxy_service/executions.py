@@ -296,6 +296,8 @@ class Executions:
                 log.exception("execution %s: its journal cannot be read", execution_id)
                 execution.finish(SandboxBroken("The sandbox's journal cannot be read."))
             finally:
+                # Whoever follows is let go, also when the session ends meanwhile.
+                execution.finish(SandboxBroken("The session has ended."))
                 del self._revived[execution_id]
 
         task = asyncio.create_task(read())

@@ -112,13 +112,19 @@ class Sessions:
         if made:
             task = asyncio.create_task(self._make_session(session_id, spec, env, digest))
             self._creating[session_id] = digest, task
-            task.add_done_callback(lambda _: self._creating.pop(session_id, None))
+            task.add_done_callback(lambda done: self._made(session_id, done))
         wanted, task = self._creating[session_id]
         _check_digest(wanted, digest)
         await asyncio.wait({task})
         if task.cancelled():
             raise ShuttingDown if self.stopping else UnknownSession(session_id)
         return task.result(), made
+
+    def _made(self, session_id: str, task: asyncio.Task[ProxySession]) -> None:
+        self._creating.pop(session_id, None)
+        # Look at the error, in case that nobody who asked is left to take it.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("session %s was not made: %r", session_id, error)
 
     async def _make_session(
         self, session_id: str, spec: SandboxSpec, env: Mapping[str, str], digest: str
@@ -214,7 +220,7 @@ class Sessions:
             session.executions.refuse_waiting()
         running = [asyncio.ensure_future(item.wait()) for session in self.all() for item in session.executions.live]
         if running:
-            _, late = await asyncio.wait(running, timeout=self._settings.stop_timeout_s / 2)
+            _, late = await asyncio.wait(running, timeout=self._settings.stop_timeout_s / 4)
             for waiter in late:
                 waiter.cancel()
         for watcher in self._watchers.values():

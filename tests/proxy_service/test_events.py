@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 
-from tests.proxy_service.conftest import NDJSON, Proxy, lines
+from proxy_service.events import dump
+from proxy_service.executions import Executions
+from tests.proxy_service.conftest import NDJSON, Proxy, eventually, lines
 
 
 def types(events: list[dict[str, object]]) -> list[object]:
@@ -153,6 +156,29 @@ async def test_readers_of_a_session_that_ends_are_not_left_waiting(proxy: Proxy,
     assert events[-1]["type"] == "exit"
     assert events[-1]["data"]["reason"] in ("cancelled", "lost")
     await task
+
+
+async def test_a_reader_of_a_journal_that_is_read_again_is_let_go_when_the_session_ends(
+    proxy: Proxy, session_id: str
+) -> None:
+    # As after a restart: it runs in the sandbox, and this proxy holds nothing of it.
+    sandbox = proxy.sandbox(session_id)
+    execution_id, task = await proxy.begin(session_id, "print a\nwait")
+    elsewhere = Executions(sandbox, max_waiting=1)
+    revived = elsewhere.find(execution_id)
+    await eventually(lambda: revived.transcript.last_seq == 2)
+    await elsewhere.stop()
+    await asyncio.wait_for(revived.wait(), 5)
+    assert elsewhere.find(execution_id) is not revived
+    await elsewhere.stop()
+    proxy.backend.go_on.set()
+    await task
+
+
+def test_no_value_of_a_sandbox_stops_a_stream() -> None:
+    for value in ({"a": "\ud800"}, {"a": float("inf")}, {"\udfff": [float("nan"), "\ud83d"]}):
+        assert b"NaN" not in dump(value)
+        assert isinstance(json.loads(dump(value)), dict)
 
 
 async def test_thousands_of_tiny_pieces_stay_in_order(proxy: Proxy, session_id: str) -> None:

@@ -44,6 +44,12 @@ async def test_code_gets_standard_input_and_environment(proxy: Proxy) -> None:
     assert result["stdout"] == "in\nof the run\nkept\n"
 
 
+async def test_megabytes_of_standard_input_and_output_pass(proxy: Proxy, session_id: str) -> None:
+    text = "\u20acx" * 1_000_000
+    result = await proxy.execute(session_id, "stdin", stdin=text, output_limit_bytes=8 * 1024 * 1024)
+    assert (result["stdout"] == text, result["truncated"]) == (True, False)
+
+
 async def test_output_beyond_the_limit_is_cut_in_its_middle_and_said(proxy: Proxy, session_id: str) -> None:
     result = await proxy.execute(session_id, "flood 5000\nprint the end", output_limit_bytes=2048)
     assert (result["truncated"], result["status"]) == (True, "succeeded")

@@ -80,6 +80,18 @@ async def test_a_caller_that_left_finds_its_session_or_makes_it_anew(proxy: Prox
     assert proxy.sandbox(body["session_id"])
 
 
+async def test_a_session_that_is_ended_while_it_starts_leaves_nothing(proxy: Proxy) -> None:
+    proxy.backend.may_start.clear()
+    body = {"lang": "python", "session_id": str(uuid.uuid4())}
+    task = asyncio.create_task(proxy.http.post("/sessions", json=body))
+    await eventually(lambda: proxy.backend.attempts)
+    assert (await proxy.http.delete(f"/sessions/{body['session_id']}")).status_code == 200
+    assert (await asyncio.wait_for(task, 5)).status_code == 404
+    proxy.backend.may_start.set()
+    assert (await proxy.http.get("/sessions")).json()["sessions"] == []
+    assert not proxy.backend.sandboxes
+
+
 async def test_all_that_runs_is_listed(proxy: Proxy) -> None:
     made = {await proxy.session() for _ in range(3)}
     listing = (await proxy.http.get("/sessions")).json()
