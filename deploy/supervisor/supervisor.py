@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from deploy.supervisor import client, commands, console, credentials, ports
 from deploy.supervisor.commands import StartError
@@ -55,57 +56,64 @@ class Supervisor:
         settings = self.settings
         self._check_ports()
         creds = credentials.load_or_make(settings)
-        backend, _ = await asyncio.gather(commands.check_backend(settings, creds), commands.migrate(settings, creds))
-        for line in backend.splitlines():
-            console.say("sandbox", line)
+        proxy = await self._launch(
+            "proxy", ["-m", "proxy_service", "serve"], settings.proxy_environment(creds.proxy_token)
+        )
+        # The proxy needs no database: it comes up meanwhile.
+        await commands.migrate(settings, creds)
         if not creds.api_key:
             creds = await self._make_credentials(creds)
         file = credentials.save(creds, settings)
-        await self._start_services(creds)
+
+        daphne = ["-m", "daphne", "-b", settings.app_host, "-p", str(settings.app_port), "sandboxweb.asgi:application"]
+        app_environment = settings.app_environment(creds.proxy_token)
+        app = await self._launch("app", daphne, app_environment)
+        await self._launch("reaper", ["manage.py", "reap_sessions"], app_environment)
+        try:
+            health = await self._until_healthy(proxy, settings.proxy_url)
+        except StartError:
+            # Most often no sandbox can be made here; the check says why, and the mend.
+            await commands.check_backend(settings, creds)
+            raise
+        console.say("sandbox", console.backend(str(health.get("backend")), settings.environment.get("SANDBOX_BACKEND")))
+        await self._until_healthy(app, settings.app_url)
         creds = await self._prove(creds)
         self.watchers = [asyncio.create_task(service.keep_running()) for service in self.services]
         sys.stdout.write(console.ways_in(settings, creds, file))
         sys.stdout.flush()
 
     async def _make_credentials(self, creds: credentials.Credentials) -> credentials.Credentials:
+        # Written before they are used: a first start that is interrupted must not leave a user whose password is lost.
+        saved_before = (self.settings.data_dir / credentials.FILE_NAME).is_file()
+        credentials.save(creds, self.settings)
         creds, is_new = await commands.make_first_user_and_key(self.settings, creds)
         if not is_new:
             console.say("admin", f"user {creds.admin_user} was there before and keeps the password it had")
-            creds = replace(creds, admin_password="")
+            if not saved_before:
+                creds = replace(creds, admin_password="")
         credentials.save(creds, self.settings)
         return creds
 
-    async def _start_services(self, creds: credentials.Credentials) -> None:
-        settings, python = self.settings, sys.executable
-        app_environment = settings.app_environment(creds.proxy_token)
-        app = ["-m", "daphne", "-b", settings.app_host, "-p", str(settings.app_port), "sandboxweb.asgi:application"]
-        plan = [
-            ("proxy", [python, "-m", "proxy_service", "serve"], settings.proxy_environment(creds.proxy_token)),
-            ("app", [python, *app], app_environment),
-            ("reaper", [python, "manage.py", "reap_sessions"], app_environment),
-        ]
-        for name, command, environment in plan:
-            service = Service(name, command, environment, settings.log_dir, console.say, verbose=self.verbose)
-            self.services.append(service)
-            await service.start()
-        await self._until_healthy("proxy", settings.proxy_url)
-        await self._until_healthy("app", settings.app_url)
-        console.say("reaper", "up")
+    async def _launch(self, name: str, arguments: list[str], environment: dict[str, str]) -> Service:
+        """Start one of the long-lived processes."""
+        command = [sys.executable, *arguments]
+        service = Service(name, command, environment, self.settings.log_dir, console.say, verbose=self.verbose)
+        self.services.append(service)
+        await service.start()
+        return service
 
-    async def _until_healthy(self, name: str, url: str) -> None:
-        """Wait for a server's health; give up at once when its process ends."""
-        service = next(service for service in self.services if service.name == name)
+    async def _until_healthy(self, service: Service, url: str) -> dict[str, Any]:
+        """Wait for a server's health and return it; give up at once when its process ends."""
         healthy = asyncio.create_task(client.wait_until_healthy(f"{url}/", HEALTHY_WITHIN_S))
         ended = asyncio.create_task(service.ended())
-        await asyncio.wait({healthy, ended}, return_when=asyncio.FIRST_COMPLETED)
         try:
+            await asyncio.wait({healthy, ended}, return_when=asyncio.FIRST_COMPLETED)
             if healthy.done() and not healthy.exception():
-                console.say(name, f"up on {url}")
-                return
+                console.say(service.name, f"up on {url}")
+                return healthy.result()
             why = describe(ended.result()) if ended.done() else f"no answer within {HEALTHY_WITHIN_S:.0f} s"
-            raise StartError(
-                f"The {name} did not come up ({why}); its log is {service.log_path}:\n{service.last_words()}"
-            )
+            words = f"The {service.name} did not come up ({why}); its log is {service.log_path}:"
+            raise StartError(f"{words}\n{service.last_words()}")
         finally:
             healthy.cancel()
             ended.cancel()
