@@ -48,13 +48,12 @@ async def manage(
     return await run([sys.executable, "manage.py", *arguments], environment, settings)
 
 
-async def check_backend(settings: Settings, credentials: Credentials) -> str:
-    """Ask the proxy whether it can make sandboxes here; return what it says. Raise StartError with its mend."""
+async def check_backend(settings: Settings, credentials: Credentials) -> None:
+    """Ask the proxy whether it can make sandboxes here; raise StartError with the mend when it cannot."""
     command = [sys.executable, "-m", "proxy_service", "check"]
     code, output = await run(command, settings.proxy_environment(credentials.proxy_token), settings)
     if code:
-        raise StartError(f"No sandboxes can be made on this machine:\n{output}")
-    return output
+        raise StartError(f"No sandboxes can be made on this machine:\n{last_lines(output)}")
 
 
 async def migrate(settings: Settings, credentials: Credentials) -> None:

@@ -17,6 +17,13 @@ def say(name: str, text: str) -> None:
     sys.stdout.flush()
 
 
+def backend(name: str, asked_for: str | None) -> str:
+    """Say which backend makes the sandboxes, and why it is not Docker when nobody chose."""
+    if name == "bubblewrap" and (asked_for or "auto") == "auto":
+        return "made by bubblewrap: no Docker daemon with this project's images answers (docs/docker.md)"
+    return f"made by {name}"
+
+
 def ways_in(settings: Settings, credentials: Credentials, credentials_file: Path) -> str:
     """Return the closing block: where to go, with what, and a request to try."""
     file = short(credentials_file)
