@@ -16,12 +16,12 @@ import docker
 import requests
 from docker.errors import DockerException, ImageNotFound
 
+from proxy_service.agent import AGENT_FILE
 from proxy_service.backends.engine import EngineName, connect, ulimits
 from proxy_service.backends.languages import VERSION_COMMANDS, version_in
 from proxy_service.settings import Settings
 
 RECIPES_DIR = Path(__file__).resolve().parent.parent / "deploy" / "images"
-AGENT_FILE = Path(__file__).resolve().parent / "agent" / "agent.py"
 AGENT_LABEL = "sandboxweb.agent"
 RECIPE_LABEL = "sandboxweb.recipe"
 VERSION_LABEL = "sandboxweb.version"

@@ -24,7 +24,6 @@ from proxy_service.backends.languages import installed_languages, versions
 from proxy_service.backends.local_process import LocalProcess, remove_rest
 from proxy_service.backends.workspaces import Workspaces
 from proxy_service.errors import BackendUnavailable, SandboxStartFailed, UnsupportedLanguage, UnsupportedSpec
-from proxy_service.images import AGENT_FILE
 from proxy_service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -139,7 +138,7 @@ class BubblewrapBackend(Backend):
         if removed := self._workspaces.open():
             log.info("removed the sandboxes of %d dead proxies", len(removed))
         own = self._workspaces.directory
-        launcher = Launcher(bwrap, Python.of_this_process(), own / "support", AGENT_FILE)
+        launcher = Launcher(bwrap, Python.of_this_process(), own / "support")
         launcher.prepare()
         languages = {"python": platform.python_version(), **dict.fromkeys(installed_languages(SYSTEM_PATH))}
         return _Host(launcher, Cgroups(f"sandboxweb-{own.name}"), languages)
@@ -198,7 +197,7 @@ class BubblewrapBackend(Backend):
         reader, writer = process.process.stdout, process.process.stdin
         assert reader is not None and writer is not None  # noqa: S101
         try:
-            return await AgentLink.attach(
+            link = await AgentLink.attach(
                 reader,
                 writer,
                 secret=self._settings.agent_secret(name),
@@ -209,8 +208,8 @@ class BubblewrapBackend(Backend):
         except AgentBroken as error:
             reason = process.complaint() or str(error)
             raise SandboxStartFailed(f"The sandbox could not be started: {reason}") from error
-        finally:
-            process.stop_listening()
+        process.listen()
+        return link
 
     def _agent_config(self, host: _Host, spec: SandboxSpec, name: str) -> str:
         bound = host.cgroups.limits

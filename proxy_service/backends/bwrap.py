@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import py_compile
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from llm_sandbox.local.config import LocalSandboxConfig
 from llm_sandbox.local.launch import read_only_mounts
 from llm_sandbox.security.seccomp import SeccompPolicy, compile_seccomp, seccomp_available
 
+from proxy_service.agent import compile_agent
 from proxy_service.backends.agent_sandbox import WORKDIR
 from proxy_service.backends.base import SandboxSpec
 from proxy_service.backends.cgroups import Cgroup
@@ -101,11 +101,10 @@ def seccomp_filter() -> bytes | None:
 class Launcher:
     """Knows everything of a command line that is the same for all sandboxes of this proxy."""
 
-    def __init__(self, bwrap: str, python: Python, support: Path, agent_source: Path) -> None:
+    def __init__(self, bwrap: str, python: Python, support: Path) -> None:
         self.bwrap = bwrap
         self.python = python
         self._support = support
-        self._agent_source = agent_source
         self._agent_file = support / "agent.pyc"
         self._seccomp_file: Path | None = None
 
@@ -113,7 +112,7 @@ class Launcher:
         """Write the files that every sandbox sees: the agent, the few in its /etc, and the syscall filter."""
         self._support.mkdir(mode=0o755)
         # Compiled once for all sandboxes: they run the very interpreter that runs the proxy.
-        py_compile.compile(str(self._agent_source), str(self._agent_file), doraise=True)
+        compile_agent(self._agent_file)
         for name, content in ETC.items():
             (self._support / name).write_text(content)
         program = seccomp_filter()

@@ -11,6 +11,7 @@ from docker.errors import DockerException, ImageNotFound
 from docker.models.images import Image
 from llm_sandbox.exceptions import ImagePullError
 
+from proxy_service.agent import AGENT_FILE
 from proxy_service.agent_events import AgentBroken
 from proxy_service.backends import containment
 from proxy_service.backends.agent_sandbox import agent_config
@@ -26,7 +27,7 @@ from proxy_service.errors import (
     UnsupportedLanguage,
     UnsupportedSpec,
 )
-from proxy_service.images import AGENT_FILE, AGENT_LABEL, agent_digest, image_name
+from proxy_service.images import AGENT_LABEL, agent_digest, image_name
 from proxy_service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,11 @@ class _NoPythonError(Exception):
 class ContainerMaker:
     """Makes containers; remembers which images have no Python."""
 
-    def __init__(self, settings: Settings, engine: Engine, *, mountable: bool) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, *, mountable: bool, security_opt: tuple[str, ...] = ()
+    ) -> None:
         self._settings = settings
+        self._security_opt = security_opt
         self._engine = engine
         self._mountable = mountable
         self._without_python: set[str] = set()
@@ -84,6 +88,9 @@ class ContainerMaker:
             "keep_template": spec.keep_template,
         }
 
+    def _secured(self, profile: dict[str, Any]) -> dict[str, Any]:
+        return {**profile, "security_opt": [*profile["security_opt"], *self._security_opt]}
+
     async def _with_agent(self, spec: SandboxSpec, name: str, image: Image | None) -> ContainerSandbox:
         created_at, secret = time.time(), self._settings.agent_secret(name)
         config = agent_config(
@@ -99,7 +106,7 @@ class ContainerMaker:
         labels = containment.labels(self._settings.instance, name, spec, created_at)
         session = AgentDockerSession(
             self._engine.client,
-            profile={**profile, "name": name, "labels": labels},
+            profile={**self._secured(profile), "name": name, "labels": labels},
             engine=self._engine.name,
             **self._common(spec),
         )
@@ -160,7 +167,7 @@ class ContainerMaker:
         profile = plain_profile(spec, engine=self._engine.name, runtime=self._settings.sandbox_runtime)
         session = PlainSession(
             self._engine.client,
-            profile={**profile, "name": name, "labels": {**labels, containment.PLAIN: "true"}},
+            profile={**self._secured(profile), "name": name, "labels": {**labels, containment.PLAIN: "true"}},
             **self._common(spec),
         )
         session.language_handler = language_handler(spec.lang)

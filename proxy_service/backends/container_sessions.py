@@ -15,13 +15,14 @@ from docker.errors import NotFound
 from llm_sandbox.core.session_base import BaseSession
 from llm_sandbox.docker import DockerContainerAPI, SandboxDockerSession
 
+from proxy_service.agent import AGENT_FILE
 from proxy_service.backends.agent_sandbox import agent_config
 from proxy_service.backends.base import Limits, SandboxSpec
 from proxy_service.backends.container_sandbox import ContainerSandbox, Engine
 from proxy_service.backends.containment import CODE_ENV, CODE_USER, DROP_IMAGE, agent_rlimits, with_agent
 from proxy_service.backends.engine import EngineName
 from proxy_service.backends.llm_sessions import AgentCommands, AgentRunner, LoopThread, fresh_secret
-from proxy_service.images import AGENT_FILE, AGENT_LABEL, agent_digest
+from proxy_service.images import AGENT_LABEL, agent_digest
 
 MIB = 1024 * 1024
 STANDALONE_LIMITS = Limits(memory_bytes=512 * MIB, cpus=1.0, pids=128, disk_bytes=512 * MIB)

@@ -77,7 +77,13 @@ class ContainerBackend(Backend):
             ping_interval_s=self._settings.agent_ping_s,
             silence_s=self._settings.agent_silence_s,
         )
-        return engine, ContainerMaker(self._settings, engine, mountable=engine_is_local(url))
+        local = engine_is_local(url)
+        maker = ContainerMaker(self._settings, engine, mountable=local, security_opt=self._security_opt(local=local))
+        return engine, maker
+
+    def _security_opt(self, *, local: bool) -> tuple[str, ...]:
+        """Return what this engine must be told beside the profile that all share."""
+        return ()
 
     def _look_around(self) -> None:
         client = self._ready()[0].client

@@ -79,6 +79,10 @@ def with_agent(
     # Podman gives a tmpfs no owner, and would give it the mode of the image's directory.
     owned = f"uid={CODE_USER},gid={CODE_USER},mode=0755" if engine == "docker" else "notmpcopyup,mode=1777"
     shared = "mode=1777" if engine == "docker" else "notmpcopyup,mode=1777"
+    tmpfs = {WORKDIR: f"{options},{owned}", "/tmp": f"{options},{shared}"}  # noqa: S108
+    if engine == "podman":
+        # Podman would mount one there by itself, as large as the memory.
+        tmpfs["/var/tmp"] = f"{options},{shared}"  # noqa: S108
     profile = {
         **common(spec, engine=engine, runtime=runtime),
         "entrypoint": ["python3", BAKED_AGENT if agent_file is None else MOUNTED_AGENT],
@@ -87,7 +91,7 @@ def with_agent(
         "environment": {**CODE_ENV, "SBX_AGENT": agent_config},
         "cap_add": ["SETUID", "SETGID", "KILL"],
         "read_only": True,
-        "tmpfs": {WORKDIR: f"{options},{owned}", "/tmp": f"{options},{shared}"},  # noqa: S108
+        "tmpfs": tmpfs,
     }
     if agent_file is not None:
         profile["mounts"] = [Mount(target=MOUNTED_AGENT, source=agent_file, type="bind", read_only=True)]

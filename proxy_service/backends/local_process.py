@@ -19,6 +19,7 @@ KILL_TIMEOUT_S = 10.0
 REMOVE_TRIES = 40
 REMOVE_PAUSE_S = 0.05
 MAX_COMPLAINT_BYTES = 2000
+MAX_HEARD_BYTES = 64 * 1024
 
 # The shell enters the cgroups before it becomes bubblewrap, so that no process is ever outside of them.
 _ENTER = (
@@ -34,6 +35,7 @@ class LocalProcess:
         self.directory = directory
         self.cgroup = cgroup
         self._errors = errors
+        self._heard_bytes = 0
 
     @classmethod
     async def start(
@@ -69,9 +71,26 @@ class LocalProcess:
             return os.read(self._errors, MAX_COMPLAINT_BYTES).decode(errors="replace").strip()
         return ""
 
+    def listen(self) -> None:
+        """Log what the agent complains of from now on, up to a bound; code's stderr is not this one."""
+        os.set_blocking(self._errors, False)
+        asyncio.get_running_loop().add_reader(self._errors, self._hear)
+
+    def _hear(self) -> None:
+        try:
+            said = os.read(self._errors, MAX_COMPLAINT_BYTES)
+        except BlockingIOError:
+            return
+        self._heard_bytes += len(said)
+        if said:
+            log.warning("agent in %s: %s", self.directory.name, said.decode(errors="replace").strip())
+        if not said or self._heard_bytes > MAX_HEARD_BYTES:
+            self.stop_listening()
+
     def stop_listening(self) -> None:
-        """Close stderr: what runs from now on has no business there."""
+        """Close our end of stderr."""
         if self._errors >= 0:
+            asyncio.get_running_loop().remove_reader(self._errors)
             os.close(self._errors)
             self._errors = -1
 
