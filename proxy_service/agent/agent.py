@@ -105,7 +105,7 @@ clock = time.monotonic
 # --- JSON, without the package of that name: it brings `re` and `enum`, a megabyte
 
 
-class BadRequest(Exception):  # noqa: N818
+class BadRequest(Exception):
     """A request that cannot be done as it stands; `code` is for programs, the text for people."""
 
     def __init__(self, code: str, message: str = "") -> None:
@@ -215,17 +215,18 @@ def drop_capabilities() -> None:
 
 
 def wipe_variable(name: str) -> None:
-    """Take a variable out of the environment, its text in this process's memory included."""
+    """Take a variable out of the environment, its long text in this process's memory included."""
     raw = os.environ._data.pop(os.fsencode(name), None)  # type: ignore[attr-defined]
+    address = 0
     if raw is not None and _ctypes is not None:
         address = c_pointer_function("getenv")(os.fsencode(name))
-        memset = c_pointer_function("memset")
-        if address:
-            before = len(os.fsencode(name)) + 1
-            memset(Pointer(address - before), 0, before + len(raw))
-        memset(Pointer(id(raw) + bytes.__basicsize__ - 1), 0, len(raw))
-        return
     os.unsetenv(name)
+    if address:
+        before = len(os.fsencode(name)) + 1
+        memset = c_pointer_function("memset")
+        memset(Pointer(address - before), 0, before + len(raw))
+        if len(raw) > 1:  # the interpreter shares bytes of one character
+            memset(Pointer(id(raw) + bytes.__basicsize__ - 1), 0, len(raw))
 
 
 # --- processes
@@ -1350,14 +1351,23 @@ class Agent:
         for fd, events in self._poll.poll(timeout_ms):
             reader = self._readers.get(fd)
             if reader is not None:
-                reader(events)
+                self._guard(reader, events)
         if self._timers:
             now = clock()
             for key in [key for key, (when, _) in self._timers.items() if when <= now]:
                 timer = self._timers.pop(key, None)
                 if timer is not None:
-                    timer[1]()
-        self._pump()
+                    self._guard(timer[1])
+        self._guard(self._pump)
+
+    @staticmethod
+    def _guard(action: Callable[..., None], *arguments: Any) -> None:
+        """Do something whose failure must not end the agent, and with it the sandbox."""
+        try:
+            action(*arguments)
+        except Exception as error:
+            time.sleep(0.005)
+            os.write(2, ("agent: %s: %s\n" % (type(error).__name__, error)).encode("utf-8", "replace"))
 
     def _watch(self, fd: int, reader: Callable[[int], None], events: int = select.POLLIN) -> None:
         self._readers[fd] = reader
@@ -1627,6 +1637,7 @@ class Agent:
             self._after("deadline", timeout_s, lambda: self._end(execution, "timed_out"))
         self._after("watch", WATCH_S, lambda: self._look_after(execution))
         self._forget_old()
+        execution.add("started")
         self._next_program(execution)
 
     def _specs(self, header: dict[str, Any], body: bytes) -> list[dict[str, Any]]:
@@ -1742,8 +1753,6 @@ class Agent:
             run_program(spec, self._identity, execution.code_fds)
         execution.pid = pid
         self._children.waiting[pid] = lambda status, usage: self._program_ended(execution, status, usage)
-        if not execution.events:
-            execution.add("started", pid=pid)
 
     def _forget_secrets(self) -> None:
         """Wipe, in a child, what only the agent may know."""
@@ -1836,7 +1845,6 @@ class Agent:
         elif kind == b"P" and execution.awaits_pid:
             execution.awaits_pid = False
             execution.pid = int(text)
-            execution.add("started", pid=execution.pid)
         elif kind == b"E" and execution.awaits_pid:
             self._could_not_start(execution, text)
         elif kind == b"X" and not execution.awaits_pid:
@@ -2115,8 +2123,6 @@ class Agent:
             return
         if any(stream.fd >= 0 for stream in execution.streams):
             return
-        if not execution.events:
-            execution.add("started", pid=execution.pid)
         for stream in execution.streams:
             self._tell_tail(execution, stream)
         self._background = set(self._processes(set()))

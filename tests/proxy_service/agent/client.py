@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class Finished:
         return sum(e["omitted_bytes"] for e in self.events if e["ev"] == "truncated" and e["stream"] == stream)
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """The agent said no."""
 
     def __init__(self, header: dict[str, Any]) -> None:
@@ -71,11 +72,12 @@ class AgentProcess:
         self.workdir = workdir
         settings = {"secret": self.secret.hex(), "workdir": str(workdir), "exit_on_eof": True, **config}
         variables = CODE_ENV if env is None else env
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, str(AGENT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             env={**variables, "SBX_AGENT": json.dumps(settings)},
             cwd=workdir,
         )
@@ -102,7 +104,7 @@ class AgentProcess:
             raise TimeoutError("the agent is silent")
         data = os.read(self.process.stdout.fileno(), 1 << 20)
         if not data:
-            raise EOFError("the agent is gone")
+            raise EOFError(f"the agent is gone: {self.errors()}")
         return data
 
     def attach(self) -> dict[str, Any]:
@@ -201,6 +203,11 @@ class AgentProcess:
         """Run shell lines to their end."""
         return self.finish(self.start(kind="commands", commands=list(commands), **fields))
 
+    def errors(self) -> str:
+        """Return what the agent said of its own mistakes: nothing, if all is well."""
+        self._errors.seek(0)
+        return self._errors.read().decode()
+
     def close(self) -> None:
         """End the agent with all its descendants."""
         assert self.process.stdin is not None
@@ -212,3 +219,6 @@ class AgentProcess:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(5)
         self.process.stdout.close()
+        errors = self.errors()
+        self._errors.close()
+        assert errors == ""
