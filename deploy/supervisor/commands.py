@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sys
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from deploy.supervisor.credentials import Credentials, with_api_key
 from deploy.supervisor.processes import kill_group, tethered
@@ -56,8 +58,21 @@ async def check_backend(settings: Settings, credentials: Credentials) -> None:
         raise StartError(f"No sandboxes can be made on this machine:\n{last_lines(output)}")
 
 
+def check_database(url: str) -> None:
+    """Raise StartError at once when nobody listens where a PostgreSQL URL points; its pool would wait half a minute."""
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("postgres") or not parts.hostname:
+        return
+    address = (parts.hostname, parts.port or 5432)
+    try:
+        socket.create_connection(address, timeout=5).close()
+    except OSError as error:
+        raise StartError(f"No database answers at {address[0]}:{address[1]}, named by DATABASE_URL: {error}") from None
+
+
 async def migrate(settings: Settings, credentials: Credentials) -> None:
     """Bring the database to the newest schema."""
+    await asyncio.to_thread(check_database, settings.environment.get("DATABASE_URL", ""))
     code, output = await manage(settings, credentials, "migrate", "--noinput", "--verbosity", "0")
     if code:
         database = "DATABASE_URL" if settings.environment.get("DATABASE_URL") else str(settings.data_dir)
@@ -85,5 +100,6 @@ async def make_first_user_and_key(settings: Settings, credentials: Credentials) 
 
 
 def last_lines(text: str) -> str:
-    """Return the end of a long output."""
-    return "\n".join(text.splitlines()[-TAIL_LINES:])
+    """Return the end of a long output, without the frames of tracebacks."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith((" ", "Traceback ("))]
+    return "\n".join(lines[-TAIL_LINES:])
