@@ -76,6 +76,9 @@ class SessionLibraries:
     async def provide(self, requirements: Sequence[str]) -> tuple[str, ...]:
         """Bring libraries into the sandbox; return its `python_path`. Raises LibraryError, SandboxBroken."""
         async with self._lock:
+            if self._sending:
+                # Somebody was cancelled while libraries were on their way; two streams would mix.
+                await asyncio.wait(self._sending)
             if not self.has(requirements):
                 began = time.monotonic()
                 cached = await self._install(requirements)

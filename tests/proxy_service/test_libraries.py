@@ -14,8 +14,9 @@ import pytest
 
 from proxy_service import uv
 from proxy_service.backends.base import LIBRARIES_PATH
-from proxy_service.backends.fake import FakeBackend
+from proxy_service.backends.fake import FakeBackend, FakeSandbox
 from proxy_service.errors import LibraryError
+from proxy_service.library_cache import LibraryCache
 from proxy_service.uv import Target
 from tests.proxy_service.conftest import Proxy, eventually, make_settings, running
 
@@ -181,6 +182,43 @@ async def test_a_session_that_ends_while_libraries_are_sought_leaves_nothing(pro
     assert (await proxy.http.delete(f"/sessions/{session_id}")).status_code == 200
     assert (await asyncio.wait_for(task, 5)).json()["status"] == "cancelled"
     await eventually(lambda: not proxy.backend.sandboxes and not is_alive(int(slow_uv.read_text())))
+
+
+async def test_libraries_on_their_way_arrive_whole_though_who_wanted_them_was_cancelled(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "six.tar"
+    archive.write_bytes(b"")
+    arrive, streams = asyncio.Event(), [0, 0]
+
+    async def pins(*_: object) -> list[str]:
+        return ["six==1.17.0"]
+
+    async def archives(*_: object) -> list[Path]:
+        return [archive]
+
+    async def put_tar(*_: object) -> None:
+        streams[0] += 1
+        streams[1] = max(streams)
+        await arrive.wait()
+        streams[0] -= 1
+
+    monkeypatch.setattr(LibraryCache, "resolve", pins)
+    monkeypatch.setattr(LibraryCache, "archives", archives)
+    monkeypatch.setattr(FakeSandbox, "put_tar", put_tar)
+    session_id = await proxy.session()
+    path = f"/sessions/{session_id}/execute"
+    body = {"code": "path", "libraries": ["six"], "execution_id": "0a7c3f36-6f1b-4c4e-8d0a-3f5b5f0c9e11"}
+    first = asyncio.create_task(proxy.http.post(path, json=body))
+    await eventually(lambda: streams[0] == 1)
+    await proxy.http.delete(f"/sessions/{session_id}/executions/{body['execution_id']}")
+    assert (await first).json()["status"] == "cancelled"
+    second = asyncio.create_task(run(proxy, session_id, "six"))
+    await asyncio.sleep(0.05)
+    assert streams == [1, 1]
+    arrive.set()
+    assert (await second)[1]["stdout"] == f"{LIBRARIES_PATH}\n"
+    assert streams == [0, 1]
 
 
 @pytest.mark.parametrize(
