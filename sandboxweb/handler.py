@@ -22,6 +22,8 @@ from django.db import close_old_connections
 from django.http.response import HttpResponseBase, StreamingHttpResponse
 from django.urls import set_script_prefix
 
+from sandboxweb.threads import DaemonThreads
+
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -34,7 +36,8 @@ class ThreadedHandler(ASGIHandler):
         """Load the middleware once, as one synchronous chain."""
         BaseHandler.__init__(self)
         self.load_middleware(is_async=False)
-        self.threads = ThreadPoolExecutor(max_workers=settings.APP_THREADS, thread_name_prefix="request")
+        # asgiref takes any executor, though its types say otherwise.
+        self.threads = cast(ThreadPoolExecutor, DaemonThreads(settings.APP_THREADS, name="request"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
