@@ -7,9 +7,7 @@ import asyncio
 import logging
 import os
 import sys
-from types import FrameType
 
-import uvicorn
 from pydantic import ValidationError
 
 from proxy_service import images
@@ -18,20 +16,10 @@ from proxy_service.backends import load_backend
 from proxy_service.backends.engine import EngineName
 from proxy_service.errors import BackendUnavailable
 from proxy_service.logs import configure
+from proxy_service.server import Server
 from proxy_service.settings import Settings
 
 log = logging.getLogger("proxy_service")
-
-
-class Server(uvicorn.Server):
-    """Uvicorn that refuses new work from the signal on, while what runs is finished."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Note that the server stops."""
-        service = getattr(getattr(self.config.app, "state", None), "service", None)
-        if service is not None:
-            service.sessions.stopping = True
-        super().handle_exit(sig, frame)
 
 
 def read_settings() -> Settings:
@@ -50,19 +38,7 @@ def serve() -> int:
     """Serve until a signal ends it."""
     settings = read_settings()
     configure(settings.log_level)
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.proxy_host,
-        port=settings.proxy_port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=max(int(settings.stop_timeout_s / 2), 1),
-        timeout_keep_alive=75,
-    )
-    server = Server(config)
+    server = Server(create_app(settings), settings)
     server.run()
     return 0 if server.started else 1
 

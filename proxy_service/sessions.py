@@ -211,24 +211,31 @@ class Sessions:
         self._teardown.begin(session.sandbox, session.executions.stop)
 
     async def close(self) -> None:
-        """Let running executions finish for a while, then let go of what is left; nobody is left waiting."""
+        """Let running executions finish for a while, then let go of what is left; nobody is left waiting.
+
+        What is asked for meanwhile is refused. Doing it again changes nothing.
+        """
         self.stopping = True
         for _, task in list(self._creating.values()):
             task.cancel()
-        await self.pool.drain()
         for session in self.all():
             session.executions.refuse_waiting()
-        running = [asyncio.ensure_future(item.wait()) for session in self.all() for item in session.executions.live]
-        if running:
-            _, late = await asyncio.wait(running, timeout=self._settings.stop_timeout_s / 4)
-            for waiter in late:
-                waiter.cancel()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.pool.drain())
+            group.create_task(self._finish_running(self._settings.stop_timeout_s / 2))
         for watcher in self._watchers.values():
             watcher.cancel()
         for session in self.all():
             session.executions.hand_over(outlives=bool(session.sandbox.capabilities.get("resume")))
-            await session.executions.stop()
+        await asyncio.gather(*(session.executions.stop() for session in self.all()))
         await self._teardown.wait(self._settings.stop_timeout_s / 4)
+
+    async def _finish_running(self, timeout_s: float) -> None:
+        running = [asyncio.ensure_future(item.wait()) for session in self.all() for item in session.executions.live]
+        if running:
+            _, late = await asyncio.wait(running, timeout=timeout_s)
+            for waiter in late:
+                waiter.cancel()
 
 
 def _check_digest(known: str | None, digest: str) -> None:
