@@ -20,7 +20,7 @@ EVENT_OVERHEAD_BYTES = 256
 EVENT_TYPES = frozenset({"started", "stdout", "stderr", "truncated", "result", "error", "exit"})
 
 
-class AgentBroken(Exception):  # noqa: N818
+class AgentBroken(Exception):
     """The agent cannot be trusted or heard any more."""
 
 

@@ -21,7 +21,7 @@ ProxyError
     └── ShuttingDown               the proxy is stopping
 """
 
-# ruff: noqa: N818 - the names say what happened, as the tree above reads
+
 
 from __future__ import annotations
 

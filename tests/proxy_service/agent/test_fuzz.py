@@ -10,7 +10,8 @@ from tests.proxy_service.agent.client import AgentProcess, frame
 
 OPS = ["hello", "assign", "exec", "stdin", "cancel", "resume", "forget", "stats", "ping", "untar", "file_write",
        "file_read", "file_list", "file_stat", "file_mkdir", "file_move", "file_remove", "nonsense"]  # fmt: skip
-KEYS = ["execution_id", "kind", "filename", "commands", "cwd", "env", "args", "timeout_s", "output_limit_bytes", "stdin",
+KEYS = ["execution_id", "kind", "filename", "commands", "cwd", "env", "args", "timeout_s", "output_limit_bytes",
+        "stdin",
         "python_path", "after", "eof",
         "path", "src", "dst", "mode", "offset", "length", "more", "recursive", "nonce",
         "session_id", "digest", "limit", "parents"]  # fmt: skip
