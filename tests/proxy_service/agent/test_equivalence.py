@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -245,13 +246,35 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    workdir = tmp_path_factory.mktemp("equal")
-    agent = AgentProcess(workdir)
+PRELOAD = [
+    "asyncio",
+    "concurrent.futures",
+    "ctypes",
+    "decimal",
+    "logging",
+    "multiprocessing.pool",
+    "random",
+    "unittest",
+]
+SEEN_WHEN_PRELOADED = {"modules", "main thread", "faulthandler of all threads"}
+"""Cases that list what is loaded."""
+
+
+def serve(workdir: Path, **config: Any) -> Iterator[AgentProcess]:
+    agent = AgentProcess(workdir, **config)
     agent.attach()
     yield agent
     agent.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    yield from serve(tmp_path_factory.mktemp("equal"))
+
+
+@pytest.fixture(scope="module")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    yield from serve(tmp_path_factory.mktemp("preloaded"), preload=PRELOAD)
 
 
 def lay_out(case: Case, workdir: Path) -> None:
@@ -298,16 +321,25 @@ def run_by_agent(case: Case, agent: AgentProcess) -> tuple[int, bytes, bytes]:
     return (-done.exit["signal"] if code is None else code), done.stdout, without_addresses(done.stderr)
 
 
+def compare(case: Case, agent: AgentProcess) -> None:
+    """Run a case both ways in the same directory."""
+    lay_out(case, agent.workdir)
+    plain = run_plainly(case, agent.workdir)
+    left_plain = sorted(path.name for path in agent.workdir.rglob("*"))
+    lay_out(case, agent.workdir)
+    warm = run_by_agent(case, agent)
+    assert warm == plain
+    assert sorted(path.name for path in agent.workdir.rglob("*")) == left_plain
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_code_behaves_as_in_an_interpreter_of_its_own(name: str, shared: AgentProcess) -> None:
-    case = CASES[name]
-    lay_out(case, shared.workdir)
-    plain = run_plainly(case, shared.workdir)
-    left_plain = sorted(path.name for path in shared.workdir.rglob("*"))
-    lay_out(case, shared.workdir)
-    warm = run_by_agent(case, shared)
-    assert warm == plain
-    assert sorted(path.name for path in shared.workdir.rglob("*")) == left_plain
+    compare(CASES[name], shared)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in SEEN_WHEN_PRELOADED])
+def test_code_does_not_notice_what_was_preloaded(name: str, preloaded: AgentProcess) -> None:
+    compare(CASES[name], preloaded)
 
 
 @pytest.mark.parametrize("code", ["import random\nprint(random.random())", "import uuid\nprint(uuid.uuid4())"])
