@@ -21,8 +21,6 @@ ProxyError
     └── ShuttingDown               the proxy is stopping
 """
 
-
-
 from __future__ import annotations
 
 from typing import ClassVar
