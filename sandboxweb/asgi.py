@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from typing import Any
 
 import django
-from channels.routing import ProtocolTypeRouter  # type: ignore[import-untyped]
+from channels.routing import ProtocolTypeRouter, URLRouter  # type: ignore[import-untyped]
 
 from sandboxweb.handler import ThreadedHandler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sandboxweb.settings")
 django.setup(set_prefix=False)
 
-application = ProtocolTypeRouter({"http": ThreadedHandler()})
+
+def websockets() -> Any:
+    """Return the sockets' application, with the users of session cookies."""
+    # These have models in them, which are there only now.
+    from channels.auth import AuthMiddlewareStack
+
+    from sessions_app.routing import websocket_urlpatterns
+
+    return AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
+
+
+application = ProtocolTypeRouter({"http": ThreadedHandler(), "websocket": websockets()})
+
+# What is loaded by now stays: the collector need not look through all of it again and again.
+gc.collect()
+gc.freeze()

@@ -8,6 +8,8 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 
 from sessions_app.models import ApiKey
+from sessions_app.models.api_key import KEY_START
+from sessions_app.prepared import Parameter, Prepared
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
 KEY_HEADER = "X-API-Key"
 SCHEME = "bearer"
+
+USABLE_KEY: Prepared[ApiKey] = Prepared(
+    lambda: ApiKey.objects.get_usable_keys().select_related("owner").filter(prefix=Parameter("prefix")),
+    prefix=lambda: ApiKey._meta.get_field("prefix"),
+)
 
 
 def key_of(authorization: str, api_key: str) -> str | None:
@@ -27,9 +34,11 @@ def key_of(authorization: str, api_key: str) -> str | None:
 
 def owner_of(raw_key: str) -> ApiKey | None:
     """Return the usable key, with its owner, and note its use; None for any other text."""
-    try:
-        api_key: ApiKey = ApiKey.objects.get_from_key(raw_key)
-    except ApiKey.DoesNotExist:
+    prefix = raw_key.removeprefix(KEY_START).partition(".")[0]
+    if not raw_key.startswith(KEY_START) or not prefix.isalnum():
+        return None
+    api_key = USABLE_KEY.first(prefix=prefix)
+    if api_key is None or not api_key.is_valid(raw_key) or api_key.has_expired or not api_key.owner.is_active:
         return None
     api_key.touch()
     return api_key

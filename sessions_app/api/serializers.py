@@ -26,11 +26,6 @@ def seconds(label: str, help_text: str) -> serializers.IntegerField:
 class Request(serializers.Serializer[Any]):
     """A request's body: what it leaves out or calls null is left to the service's defaults."""
 
-    @property
-    def given(self) -> dict[str, Any]:
-        """Return what was said, without what was left open."""
-        return {name: value for name, value in self.validated_data.items() if value is not None}
-
 
 class CreateSession(Request):
     """A new session."""

@@ -1,0 +1,100 @@
+"""Queries compiled once, for the few that every request makes.
+
+To turn a queryset into SQL takes Django three times as long as SQLite needs to answer it. What is compiled here is a
+queryset like any other; only the work is done once in the life of a process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from django.db import connection
+from django.db.models import Expression, Field, Model, QuerySet, TextField
+from django.db.models.query import get_related_populators  # type: ignore[attr-defined]  # not in the stubs
+
+M = TypeVar("M", bound=Model)
+
+
+class Parameter(Expression):
+    """A place in a query for a value that comes later."""
+
+    def __init__(self, name: str) -> None:
+        """Name it."""
+        super().__init__(output_field=TextField())
+        self.name = name
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+        """Stand for itself among the parameters of the statement."""
+        return "%s", [self]
+
+
+@dataclass(frozen=True)
+class Statement(Generic[M]):
+    """SQL, and how to make a row of its answer."""
+
+    sql: str
+    parameters: tuple[Any, ...]
+    converters: tuple[tuple[int, tuple[Any, ...], Any], ...]
+    model: type[M]
+    columns: slice
+    names: list[str]
+    related: list[Any]
+
+
+class Prepared(Generic[M]):
+    """The first row of a queryset in which `Parameter`s stand for what differs."""
+
+    def __init__(self, queryset: Callable[[], QuerySet[M]], **fields: Callable[[], Field[Any, Any]]) -> None:
+        """Keep what makes the queryset, and the field that each parameter is compared with."""
+        self._queryset = queryset
+        self._fields = fields
+        self._statements: dict[str, Statement[M]] = {}
+        self._lock = threading.Lock()
+
+    def first(self, **values: Any) -> M | None:
+        """Return the row for these values, or None."""
+        statement = self._statements.get(connection.vendor) or self._prepare()
+        given = {
+            name: field().get_db_prep_value(values[name], connection, prepared=False)
+            for name, field in self._fields.items()
+        }
+        parameters = [given[value.name] if isinstance(value, Parameter) else value for value in statement.parameters]
+        with connection.cursor() as cursor:
+            cursor.execute(statement.sql, parameters)
+            answer = cursor.fetchone()
+        return None if answer is None else self._row(statement, list(answer))
+
+    def _row(self, statement: Statement[M], answer: list[Any]) -> M:
+        for column, converters, expression in statement.converters:
+            for convert in converters:
+                answer[column] = convert(answer[column], expression, connection)
+        row = statement.model.from_db(connection.alias, statement.names, answer[statement.columns])
+        for related in statement.related:
+            related.populate(answer, row)
+        return row
+
+    def _prepare(self) -> Statement[M]:
+        with self._lock:
+            compiler: Any = self._queryset().order_by()[:1].query.get_compiler(connection=connection)
+            sql, parameters = compiler.as_sql()
+            chosen = compiler.klass_info["select_fields"]
+            columns = slice(chosen[0], chosen[-1] + 1)
+            statement: Statement[M] = Statement(
+                sql=sql,
+                parameters=tuple(parameters),
+                converters=tuple(
+                    (column, tuple(converters), expression)
+                    for column, (converters, expression) in compiler.get_converters(
+                        [select[0] for select in compiler.select]
+                    ).items()
+                ),
+                model=compiler.klass_info["model"],
+                columns=columns,
+                names=[select[0].target.attname for select in compiler.select[columns]],
+                related=list(get_related_populators(compiler.klass_info, compiler.select, connection.alias)),
+            )
+            self._statements[connection.vendor] = statement
+        return statement

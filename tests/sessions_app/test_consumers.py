@@ -1,0 +1,183 @@
+"""Sessions over WebSockets."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.testing import WebsocketCommunicator
+from django.contrib.auth.models import AnonymousUser, User
+from rest_framework.exceptions import NotAuthenticated, PermissionDenied
+
+from sandboxweb.asgi import application
+from sessions_app.consumers import caller_of
+from sessions_app.models import ApiKey, Execution, Session
+from tests.sessions_app.fake_proxy import FakeProxy
+
+# Sockets work on threads of their own, which see only what is committed.
+pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
+
+HOST = (b"host", b"testserver")
+BAD_MESSAGES: dict[str, tuple[Any, int, str | None]] = {
+    "half an object": ("{", 400, None),
+    "a list": ("[]", 400, None),
+    "no type": ({}, 400, None),
+    "no code": ({"type": "execute"}, 400, "code"),
+    "NUL in code": ({"type": "execute", "code": "\0"}, 400, "code"),
+    "a negative time-out": ({"type": "execute", "code": "x", "timeout": -1}, 400, "timeout"),
+    "a time-out over the ceiling": ({"type": "execute", "code": "x", "timeout": 10**6}, 400, "timeout"),
+    "a context that the sandbox cannot keep": ({"type": "execute", "code": "x", "context": "c"}, 422, "context"),
+    "a message above the limit": ({"type": "execute", "code": "#" * 3_000_000}, 413, None),
+    "no id to cancel": ({"type": "cancel"}, 404, None),
+    "an id that is none": ({"type": "cancel", "execution_id": "nonsense"}, 404, None),
+    "an id of nothing": ({"type": "cancel", "execution_id": str(uuid.uuid4())}, 404, None),
+}
+
+
+class Socket:
+    """A client of one socket."""
+
+    def __init__(self, communicator: WebsocketCommunicator) -> None:
+        self.communicator = communicator
+
+    async def say(self, message: Any) -> None:
+        await self.communicator.send_to(text_data=message if isinstance(message, str) else json.dumps(message))
+
+    async def hear(self) -> Any:
+        return json.loads(await self.communicator.receive_from(timeout=10))
+
+    async def hear_until(self, kind: str) -> list[Any]:
+        """Return the messages up to the first of a kind."""
+        heard = [await self.hear()]
+        while heard[-1]["type"] != kind:
+            heard.append(await self.hear())
+        return heard
+
+    async def closed(self) -> int:
+        message = await self.communicator.receive_output(timeout=10)
+        assert message["type"] == "websocket.close"
+        return int(message["code"])
+
+
+@asynccontextmanager
+async def socket(session_id: object, *headers: tuple[bytes, bytes]) -> AsyncIterator[Socket]:
+    """Open a socket on a session."""
+    communicator = WebsocketCommunicator(application, f"/ws/sessions/{session_id}", [HOST, *headers])
+    assert (await communicator.connect(timeout=10))[0]
+    try:
+        yield Socket(communicator)
+    finally:
+        await communicator.disconnect()
+
+
+@pytest.fixture
+def key(session: Session) -> tuple[bytes, bytes]:
+    """The header of the owner's key."""
+    return b"x-api-key", ApiKey.objects.create_key(owner=session.owner, name="test")[1].encode()
+
+
+async def test_code_runs_and_its_events_come(session: Session, key: tuple[bytes, bytes]) -> None:
+    async with socket(session.pk, key) as client:
+        assert await client.hear() == {"type": "ready", "session_id": str(session.pk)}
+        await client.say({"type": "execute", "code": "print(1)"})
+        heard = await client.hear_until("result")
+    assert [message["type"] for message in heard] == ["accepted", "started", "stdout", "exit", "result"]
+    assert len({message["execution_id"] for message in heard}) == 1
+    assert (heard[2]["data"], heard[-1]["stdout"], heard[-1]["status"]) == (
+        "ran print(1)\n",
+        "ran print(1)\n",
+        "succeeded",
+    )
+
+
+async def test_what_runs_is_cancelled(session: Session, proxy: FakeProxy, key: tuple[bytes, bytes]) -> None:
+    async with socket(session.pk, key) as client:
+        await client.hear()
+        await client.say({"type": "execute", "code": "wait"})
+        accepted = (await client.hear_until("accepted"))[-1]
+        await client.say({"type": "cancel", "execution_id": accepted["execution_id"]})
+        await client.say({"type": "nonsense"})
+        await client.hear_until("error")
+    row = await Execution.objects.aget()
+    assert row.status == "cancelled"
+
+
+@pytest.mark.parametrize("what", BAD_MESSAGES)
+async def test_a_bad_message_is_said_so_and_the_socket_stays(
+    session: Session, key: tuple[bytes, bytes], what: str
+) -> None:
+    message, status, field = BAD_MESSAGES[what]
+    async with socket(session.pk, key) as client:
+        await client.hear()
+        await client.say(message)
+        answer = await client.hear()
+        assert (answer["type"], answer["status"], answer["errors"][0]["attr"]) == ("error", status, field)
+        await client.say({"type": "execute", "code": "print(1)"})
+        assert (await client.hear_until("result"))[-1]["status"] == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [(None, 401), ((b"authorization", b"Bearer sbx_wrong.key"), 401), ((b"x-api-key", b"\xff"), 401)],
+)
+async def test_without_a_key_there_is_no_way_in(session: Session, header: Any, status: int) -> None:
+    async with socket(session.pk, *([header] if header else [])) as client:
+        assert (await client.hear())["status"] == status
+        assert await client.closed() == 4000 + status
+
+
+@pytest.mark.parametrize("session_id", ["nonsense", "8f14e45f-ceea-467f-a8d1-3b2f1c9d7e52"])
+async def test_a_session_that_is_none_is_not_found(key: tuple[bytes, bytes], session_id: str) -> None:
+    async with socket(session_id, key) as client:
+        assert (await client.hear())["errors"][0]["code"] == "not_found"
+        assert await client.closed() == 4404
+
+
+async def test_anothers_session_is_not_found(session: Session) -> None:
+    async with socket(session.pk, (b"x-api-key", await key_of_another())) as client:
+        assert (await client.hear())["status"] == 404
+
+
+@sync_to_async
+def key_of_another() -> bytes:
+    """Return the key of another user."""
+    eve = User.objects.create_user("eve")
+    return str(ApiKey.objects.create_key(owner=eve, name="test")[1]).encode()
+
+
+async def test_a_session_that_ended_says_why(session: Session, key: tuple[bytes, bytes]) -> None:
+    await Session.objects.filter(pk=session.pk).aupdate(expires_at=session.created_at)
+    async with socket(session.pk, key) as client:
+        answer = await client.hear()
+        assert (answer["status"], answer["termination_reason"]) == (410, "idle")
+        assert await client.closed() == 4410
+
+
+def scope(user: Any, **headers: str) -> dict[str, Any]:
+    """Return the scope of a socket whose cookie belongs to a user."""
+    return {"user": user, "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+
+
+def test_a_cookie_counts_on_our_own_pages(owner: User) -> None:
+    assert caller_of(scope(owner, host="testserver", origin="http://testserver")) == owner
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://testserver.evil.example", ""])
+def test_a_cookie_does_not_count_elsewhere(owner: User, origin: str) -> None:
+    with pytest.raises(PermissionDenied):
+        caller_of(scope(owner, host="testserver", origin=origin))
+
+
+def test_nobody_is_nobody_on_our_own_pages_too() -> None:
+    with pytest.raises(NotAuthenticated):
+        caller_of(scope(AnonymousUser(), host="testserver", origin="http://testserver"))
+
+
+async def test_another_address_is_refused() -> None:
+    communicator = WebsocketCommunicator(application, "/ws/nowhere", [HOST])
+    assert not (await communicator.connect(timeout=10))[0]
