@@ -554,7 +554,8 @@ class Ending:
 
     def __init__(self) -> None:
         make, forget = c_pointer_function("PyCapsule_New"), c_function("Py_DecRef")
-        rejected = []
+        rejected: list[int] = []
+        self._exit: Any = None
         self._capsule = make(Pointer(1), Pointer(None), Pointer(None))
         while self._capsule & 0xFF and len(rejected) < 1000:
             rejected.append(self._capsule)
@@ -567,8 +568,6 @@ class Ending:
             c_function("PyDict_SetItemString")(Pointer(holder), b"sandboxweb", Pointer(self._capsule))
             forget(Pointer(self._capsule))
             self._exit = Pointer(_ctypes.dlsym(_library, "exit"))
-        else:
-            self._exit = None
         self._preloaded: dict[str, Any] = {}
 
     def expect_preload(self) -> None:
