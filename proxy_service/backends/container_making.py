@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -18,6 +19,7 @@ from proxy_service.backends.agent_sandbox import agent_config
 from proxy_service.backends.base import Sandbox, SandboxSpec
 from proxy_service.backends.container_sandbox import ContainerSandbox, Engine, engine_error
 from proxy_service.backends.container_sessions import AgentDockerSession
+from proxy_service.backends.fifo_channel import make_pipes, remove_pipes
 from proxy_service.backends.languages import language_handler
 from proxy_service.backends.plain import PlainSandbox, PlainSession, plain_profile
 from proxy_service.errors import (
@@ -41,10 +43,17 @@ class ContainerMaker:
     """Makes containers; remembers which images have no Python."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, *, mountable: bool, security_opt: tuple[str, ...] = ()
+        self,
+        settings: Settings,
+        engine: Engine,
+        *,
+        mountable: bool,
+        security_opt: tuple[str, ...] = (),
+        pipes_dir: Path | None = None,
     ) -> None:
         self._settings = settings
         self._security_opt = security_opt
+        self._pipes_dir = pipes_dir
         self._engine = engine
         self._mountable = mountable
         self._without_python: set[str] = set()
@@ -96,14 +105,19 @@ class ContainerMaker:
         config = agent_config(
             secret, spec, user=containment.CODE_USER, rlimits=containment.agent_rlimits(spec), env=containment.CODE_ENV
         )
+        pipes = self._pipes_dir / name if self._pipes_dir is not None else None
         profile = containment.with_agent(
             spec,
             config,
             engine=self._engine.name,
             runtime=self._settings.sandbox_runtime,
             agent_file=self._agent_file(spec, image),
+            pipes=pipes,
         )
         labels = containment.labels(self._settings.instance, name, spec, created_at)
+        if pipes is not None:
+            labels[containment.PIPES] = str(pipes)
+            make_pipes(pipes)
         session = AgentDockerSession(
             self._engine.client,
             profile={**self._secured(profile), "name": name, "labels": labels},
@@ -112,7 +126,9 @@ class ContainerMaker:
         )
         try:
             await self._engine.call(session.open)
-        except DockerException as error:
+        except BaseException as error:
+            if pipes is not None:
+                remove_pipes(pipes)
             if image_lacks_python(error):
                 self._without_python.add(str(session.docker_image.id))
                 raise _NoPythonError from error
@@ -120,9 +136,13 @@ class ContainerMaker:
         container_id = str(session.container.id)
         drop_image = str(session.docker_image.id) if session.drops_image else None
         try:
-            sandbox = await self.attach(spec, name, container_id, created_at=created_at, drop_image=drop_image)
+            sandbox = await self.attach(
+                spec, name, container_id, created_at=created_at, drop_image=drop_image, pipes=pipes
+            )
         except BaseException:
             await self._engine.remove(container_id, drop_image=drop_image)
+            if pipes is not None:
+                remove_pipes(pipes)
             raise
         try:
             await sandbox.ready(self._settings.start_timeout_s)
@@ -132,11 +152,18 @@ class ContainerMaker:
         return sandbox
 
     async def attach(
-        self, spec: SandboxSpec, name: str, container_id: str, *, created_at: float, drop_image: str | None
+        self,
+        spec: SandboxSpec,
+        name: str,
+        container_id: str,
+        *,
+        created_at: float,
+        drop_image: str | None,
+        pipes: Path | None,
     ) -> ContainerSandbox:
         """Attach to the agent of a running container. Raises AgentBroken."""
         secret = self._settings.agent_secret(name)
-        link = await self._engine.link(container_id, secret)
+        link = await self._engine.link(container_id, secret, pipes)
         return ContainerSandbox(
             name,
             spec,
@@ -144,6 +171,7 @@ class ContainerMaker:
             engine=self._engine,
             container_id=container_id,
             secret=secret,
+            pipes=pipes,
             drop_image=drop_image,
             created_at=created_at,
         )
@@ -183,7 +211,7 @@ class ContainerMaker:
         return sandbox
 
 
-def image_lacks_python(error: DockerException) -> bool:
+def image_lacks_python(error: BaseException) -> bool:
     """Tell whether a container did not start because its image has no `python3`."""
-    said = engine_error(error).lower()
+    said = engine_error(error).lower() if isinstance(error, DockerException) else ""
     return "python3" in said and ("not found" in said or "no such file" in said)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import docker
@@ -15,11 +16,12 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 
 from proxy_service.agent_events import AgentBroken, AgentGone
-from proxy_service.agent_link import AgentLink
+from proxy_service.agent_link import AgentLink, ByteReader
 from proxy_service.backends.agent_sandbox import AgentSandbox
 from proxy_service.backends.base import SandboxSpec
 from proxy_service.backends.engine import EngineName
 from proxy_service.backends.engine_stream import attach
+from proxy_service.backends.fifo_channel import open_pipes, remove_pipes
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +49,13 @@ class Engine:
         """Run a blocking call to the engine in one of its threads."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
-    async def link(self, container_id: str, secret: bytes) -> AgentLink:
-        """Attach to a running container's agent. Raises AgentBroken."""
-        reader, writer = await attach(self.url, container_id)
+    async def link(self, container_id: str, secret: bytes, pipes: Path | None) -> AgentLink:
+        """Attach to a running container's agent, over its pipes when it has any. Raises AgentBroken."""
+        reader: ByteReader
+        if pipes is None:
+            reader, writer = await attach(self.url, container_id)
+        else:
+            reader, writer = await open_pipes(pipes)
         return await AgentLink.attach(
             reader,
             writer,
@@ -112,12 +118,14 @@ class ContainerSandbox(AgentSandbox):
         engine: Engine,
         container_id: str,
         secret: bytes,
+        pipes: Path | None = None,
         drop_image: str | None = None,
         created_at: float | None = None,
     ) -> None:
         self.container_id = container_id
         self._engine = engine
         self._secret = secret
+        self._pipes = pipes
         self._drop_image = drop_image
         super().__init__(name, spec, link, created_at=created_at)
 
@@ -128,7 +136,7 @@ class ContainerSandbox(AgentSandbox):
             try:
                 if not await self._engine.running(self.container_id):
                     return None
-                return await self._engine.link(self.container_id, self._secret)
+                return await self._engine.link(self.container_id, self._secret, self._pipes)
             except (OSError, AgentGone) as away:
                 log.info("sandbox %s: not attached yet: %s", self.name, away)
             except AgentBroken as broken:
@@ -140,6 +148,8 @@ class ContainerSandbox(AgentSandbox):
 
     async def _remove(self) -> None:
         await self._engine.remove(self.container_id, drop_image=self._drop_image)
+        if self._pipes is not None:
+            await asyncio.to_thread(remove_pipes, self._pipes)
 
 
 def engine_error(error: Exception) -> str:

@@ -126,7 +126,7 @@ class AgentDockerSession(AgentCommands, SandboxDockerSession):
         engine = Engine(self._engine_name, self._url(), self.client, self._threads)
 
         async def attach() -> ContainerSandbox:
-            link = await engine.link(self.container.id, self._secret)
+            link = await engine.link(self.container.id, self._secret, None)
             return ContainerSandbox(
                 f"llm-{uuid.uuid4().hex[:12]}",
                 self._spec,

@@ -8,6 +8,7 @@ import logging
 import platform
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -20,6 +21,7 @@ from proxy_service.backends.base import Backend, Sandbox, SandboxSpec
 from proxy_service.backends.container_making import ContainerMaker
 from proxy_service.backends.container_sandbox import Engine, engine_error
 from proxy_service.backends.engine import EngineName, connect, engine_is_local, engine_url
+from proxy_service.backends.fifo_channel import remove_pipes
 from proxy_service.backends.languages import LANGUAGES
 from proxy_service.errors import BackendUnavailable, UnsupportedLanguage
 from proxy_service.images import VERSION_LABEL, image_name
@@ -48,6 +50,7 @@ class ContainerBackend(Backend):
         self._languages: dict[str, str | None] = {}
         self._limits: list[str] = []
         self._platform: str | None = None
+        self._is_local = False
         self._engine: Engine | None = None
         self._maker: ContainerMaker | None = None
 
@@ -77,13 +80,23 @@ class ContainerBackend(Backend):
             ping_interval_s=self._settings.agent_ping_s,
             silence_s=self._settings.agent_silence_s,
         )
-        local = engine_is_local(url)
-        maker = ContainerMaker(self._settings, engine, mountable=local, security_opt=self._security_opt(local=local))
+        local = self._is_local = engine_is_local(url)
+        maker = ContainerMaker(
+            self._settings,
+            engine,
+            mountable=local,
+            security_opt=self._security_opt(local=local),
+            pipes_dir=self._pipes_dir(local=local),
+        )
         return engine, maker
 
     def _security_opt(self, *, local: bool) -> tuple[str, ...]:
         """Return what this engine must be told beside the profile that all share."""
         return ()
+
+    def _pipes_dir(self, *, local: bool) -> Path | None:
+        """Return where pipes to the agents are made, for an engine whose attach cannot be made twice."""
+        return None
 
     def _look_around(self) -> None:
         client = self._ready()[0].client
@@ -94,10 +107,18 @@ class ContainerBackend(Backend):
             except ImageNotFound:
                 continue
         info = client.info()
+        self._check_runtime(info)
         known = {"memory": "MemoryLimit", "pids": "PidsLimit", "cpu": "CpuCfsQuota"}
         self._limits = sorted([name for name, key in known.items() if info.get(key, True)] + ["disk"])
         machine = str(info.get("Architecture") or platform.machine())
         self._platform = f"{MACHINES.get(machine, machine)}-manylinux_2_28"
+
+    def _check_runtime(self, info: Mapping[str, Any]) -> None:
+        """Make sure that the engine knows the runtime that is wanted. Raises BackendUnavailable."""
+        wanted, known = self._settings.sandbox_runtime, info.get("Runtimes") or {}
+        if wanted and wanted not in known:
+            detail = f"The {self._engine_name} engine has no runtime {wanted}; it has {', '.join(sorted(known))}."
+            raise BackendUnavailable(detail, mend=f"Install {wanted} and name it among the engine's runtimes.")
 
     def _require_python(self) -> None:
         if "python" not in self._languages:
@@ -126,6 +147,7 @@ class ContainerBackend(Backend):
         engine, maker = self._ready()
         labels, container_id = container["Labels"], container["Id"]
         drop_image = container["Image"] if containment.DROP_IMAGE in labels else None
+        pipes = Path(labels[containment.PIPES]) if containment.PIPES in labels else None
         try:
             if container["State"] != "running" or containment.PLAIN in labels:
                 raise AgentBroken(f"it cannot be attached to ({container['State']})")
@@ -133,7 +155,9 @@ class ContainerBackend(Backend):
             name, created_at = labels[containment.NAME], float(labels[containment.CREATED_AT])
             for pause_s in (*ATTACH_PAUSES_S, None):
                 try:
-                    sandbox = await maker.attach(spec, name, container_id, created_at=created_at, drop_image=drop_image)
+                    sandbox = await maker.attach(
+                        spec, name, container_id, created_at=created_at, drop_image=drop_image, pipes=pipes
+                    )
                     break
                 except AgentGone:
                     if pause_s is None:
@@ -142,6 +166,8 @@ class ContainerBackend(Backend):
         except (AgentBroken, KeyError, TypeError, ValueError) as error:
             log.warning("container %s is removed: %s", container_id[:12], error)
             await engine.remove(container_id, drop_image=drop_image)
+            if pipes is not None:
+                remove_pipes(pipes)
             return None
         return self._described(sandbox)
 

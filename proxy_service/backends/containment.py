@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from docker.types import LogConfig, Mount
@@ -11,6 +12,7 @@ from docker.types import LogConfig, Mount
 from proxy_service.backends.agent_sandbox import WORKDIR
 from proxy_service.backends.base import SandboxSpec
 from proxy_service.backends.engine import OPEN_FILES, EngineName, ulimits
+from proxy_service.backends.fifo_channel import MOUNT, shell_command
 
 MOUNTED_AGENT = "/opt/sandboxweb/agent.py"
 BAKED_AGENT = "/opt/sandboxweb/agent.pyc"
@@ -25,6 +27,7 @@ SPEC = "sandboxweb.spec"
 CREATED_AT = "sandboxweb.created_at"
 DROP_IMAGE = "sandboxweb.drop_image"
 PLAIN = "sandboxweb.plain"
+PIPES = "sandboxweb.pipes"
 
 CODE_ENV = {"HOME": WORKDIR, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 """What code meets beside the image's own environment; the agent must start with the same, or it starts twice."""
@@ -68,7 +71,13 @@ def common(spec: SandboxSpec, *, engine: EngineName, runtime: str | None) -> dic
 
 
 def with_agent(
-    spec: SandboxSpec, agent_config: str, *, engine: EngineName, runtime: str | None, agent_file: str | None
+    spec: SandboxSpec,
+    agent_config: str,
+    *,
+    engine: EngineName,
+    runtime: str | None,
+    agent_file: str | None,
+    pipes: Path | None = None,
 ) -> dict[str, Any]:
     """Return the profile of a container whose main process is the agent.
 
@@ -79,13 +88,14 @@ def with_agent(
     # Podman gives a tmpfs no owner, and would give it the mode of the image's directory.
     owned = f"uid={CODE_USER},gid={CODE_USER},mode=0755" if engine == "docker" else "notmpcopyup,mode=1777"
     shared = "mode=1777" if engine == "docker" else "notmpcopyup,mode=1777"
+    agent = BAKED_AGENT if agent_file is None else MOUNTED_AGENT
     tmpfs = {WORKDIR: f"{options},{owned}", "/tmp": f"{options},{shared}"}  # noqa: S108
     if engine == "podman":
         # Podman would mount one there by itself, as large as the memory.
         tmpfs["/var/tmp"] = f"{options},{shared}"  # noqa: S108
     profile = {
         **common(spec, engine=engine, runtime=runtime),
-        "entrypoint": ["python3", BAKED_AGENT if agent_file is None else MOUNTED_AGENT],
+        "entrypoint": ["python3", agent],
         "command": [],
         "user": "0:0",
         "environment": {**CODE_ENV, "SBX_AGENT": agent_config},
@@ -93,6 +103,10 @@ def with_agent(
         "read_only": True,
         "tmpfs": tmpfs,
     }
+    if pipes is not None:
+        profile["entrypoint"] = shell_command(agent)
+        profile["stdin_open"] = False
+        profile["volumes"] = {str(pipes): {"bind": MOUNT, "mode": "rw,Z"}}
     if agent_file is not None:
         profile["mounts"] = [Mount(target=MOUNTED_AGENT, source=agent_file, type="bind", read_only=True)]
     return profile
