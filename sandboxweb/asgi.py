@@ -18,7 +18,7 @@ django.setup(set_prefix=False)
 def websockets() -> Any:
     """Return the sockets' application, with the users of session cookies."""
     # These have models in them, which are there only now.
-    from channels.auth import AuthMiddlewareStack
+    from channels.auth import AuthMiddlewareStack  # type: ignore[import-untyped]
 
     from sessions_app.routing import websocket_urlpatterns
 

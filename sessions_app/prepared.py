@@ -13,7 +13,10 @@ from typing import Any, Generic, TypeVar
 
 from django.db import connection
 from django.db.models import Expression, Field, Model, QuerySet, TextField
-from django.db.models.query import get_related_populators  # type: ignore[attr-defined]  # not in the stubs
+from django.db.models.query import get_related_populators
+
+# Its stubs are those of a later Django, where it takes one argument more.
+populators: Callable[..., list[Any]] = get_related_populators
 
 M = TypeVar("M", bound=Model)
 
@@ -26,7 +29,7 @@ class Parameter(Expression):
         super().__init__(output_field=TextField())
         self.name = name
 
-    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, list[Any]]:
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
         """Stand for itself among the parameters of the statement."""
         return "%s", [self]
 
@@ -94,7 +97,7 @@ class Prepared(Generic[M]):
                 model=compiler.klass_info["model"],
                 columns=columns,
                 names=[select[0].target.attname for select in compiler.select[columns]],
-                related=list(get_related_populators(compiler.klass_info, compiler.select, connection.alias)),
+                related=populators(compiler.klass_info, compiler.select, connection.alias),
             )
             self._statements[connection.vendor] = statement
         return statement
