@@ -18,7 +18,7 @@ from proxy_service.agent_link import AgentLink
 from proxy_service.backends.agent_sandbox import WORKDIR, AgentSandbox, agent_config
 from proxy_service.backends.base import Backend, Limits, Sandbox, SandboxEvent, SandboxSpec
 from proxy_service.backends.bwrap import SYSTEM_PATH, Launcher, Python, find_bwrap
-from proxy_service.backends.cgroups import Cgroups
+from proxy_service.backends.cgroups import PREFIX, Cgroups
 from proxy_service.backends.disk_guard import DiskGuard
 from proxy_service.backends.languages import installed_languages, versions
 from proxy_service.backends.local_process import LocalProcess, remove_rest
@@ -141,7 +141,9 @@ class BubblewrapBackend(Backend):
         launcher = Launcher(bwrap, Python.of_this_process(), own / "support")
         launcher.prepare()
         languages = {"python": platform.python_version(), **dict.fromkeys(installed_languages(SYSTEM_PATH))}
-        return _Host(launcher, Cgroups(f"sandboxweb-{own.name}"), languages)
+        cgroups = Cgroups(f"{PREFIX}{own.name}")
+        cgroups.remove_dead()
+        return _Host(launcher, cgroups, languages)
 
     async def _probe(self) -> None:
         try:
@@ -175,7 +177,7 @@ class BubblewrapBackend(Backend):
         return sandbox
 
     async def _start_process(self, host: _Host, spec: SandboxSpec, name: str) -> LocalProcess:
-        directory = await asyncio.to_thread(self._workspaces.create, name)
+        directory = self._workspaces.create(name)
         cgroup = None
         seccomp = host.launcher.open_seccomp()
         try:

@@ -13,6 +13,7 @@ from proxy_service.backends.base import Limits
 log = logging.getLogger(__name__)
 
 ROOT = Path("/sys/fs/cgroup")
+PREFIX = "sandboxweb-"
 CONTROLLERS = ("memory", "pids", "cpu")
 CPU_PERIOD_US = 100_000
 _REMOVE_TRIES = 50
@@ -52,23 +53,24 @@ class Cgroups:
 
     def __init__(self, name: str) -> None:
         self.limits: tuple[str, ...] = ()
+        self._name = name
         self._parents: dict[str, Path] = {}
         self._v2 = (ROOT / "cgroup.controllers").exists()
         for controller in CONTROLLERS:
             with suppress(OSError):
-                self._parents[controller] = self._prepare(controller, name)
+                self._parents[controller] = self._prepare(controller)
         if self._parents and not self._usable():
             self._parents.clear()
         self.limits = tuple(self._parents)
 
-    def _prepare(self, controller: str, name: str) -> Path:
+    def _prepare(self, controller: str) -> Path:
         if not self._v2:
-            parent = ROOT / controller / name
+            parent = ROOT / controller / self._name
             if not (ROOT / controller / "cgroup.procs").exists():
                 raise FileNotFoundError(controller)
             parent.mkdir(exist_ok=True)
             return parent
-        parent = ROOT / name
+        parent = ROOT / self._name
         parent.mkdir(exist_ok=True)
         for directory in (ROOT, parent):
             if controller not in (directory / "cgroup.subtree_control").read_text().split():
@@ -87,6 +89,9 @@ class Cgroups:
 
     def create(self, name: str, limits: Limits) -> Cgroup:
         """Make the cgroup of one sandbox. Raises OSError."""
+        for controller, parent in self._parents.items():
+            if not parent.exists():
+                self._prepare(controller)
         cgroup = Cgroup(tuple(dict.fromkeys(parent / name for parent in self._parents.values())))
         for directory in cgroup.directories:
             directory.mkdir(exist_ok=True)
@@ -109,6 +114,16 @@ class Cgroups:
         for file, value in values.items():
             cgroup.write(file, value)
         return cgroup
+
+    def remove_dead(self) -> None:
+        """Remove the empty cgroups of proxies that were killed; their names begin with the process's id."""
+        for parent in {path.parent for path in self._parents.values()}:
+            for left in parent.glob(f"{PREFIX}*"):
+                pid = left.name.removeprefix(PREFIX).partition("-")[0]
+                if pid.isdigit() and not Path("/proc", pid).exists():
+                    for directory in (*(path for path in left.iterdir() if path.is_dir()), left):
+                        with suppress(OSError):
+                            directory.rmdir()
 
     def close(self) -> None:
         """Remove the place itself, when nothing is left beneath it."""
