@@ -89,6 +89,8 @@ KILL_STEP_S = 0.002
 KILL_TOTAL_S = 10.0
 ZYGOTE_GRACE_S = 0.5
 ZYGOTE_IDLE_S = 10.0
+ASSIGNED_IDLE_S = 3.0
+START_GRACE_S = 3.0
 WATCH_S = 1.0
 WORKER_TIMEOUT_S = 60.0
 UNTAR_TIMEOUT_S = 900.0
@@ -459,10 +461,13 @@ def write_source(spec: dict[str, Any]) -> None:
     """Write the file of an execution."""
     path = os.path.join(spec["workdir"], spec["filename"])
     try:
-        real = place(spec["workdir"], spec["filename"])
-        if "/" in spec["filename"]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+        if spec.get("temporary"):
+            fd = os.open(path, flags | os.O_NOFOLLOW, 0o666)
+        else:
+            real = place(spec["workdir"], spec["filename"])
             os.makedirs(os.path.dirname(real), exist_ok=True)
-        fd = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+            fd = os.open(real, flags, 0o666)
         write_all(fd, spec["source"])
         os.close(fd)
     except OSError as error:
@@ -1647,7 +1652,7 @@ class Agent:
         self._assigned = wanted
         if not self._zygote_pid and _ctypes is not None:
             self._after("zygote", 0, self._start_zygote)
-            self._after("idle", ZYGOTE_IDLE_S, self._rest)
+            self._after("idle", ASSIGNED_IDLE_S, self._rest)
         return {}
 
     def _ping(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -1945,6 +1950,8 @@ class Agent:
         """See from time to time that an execution whose parent is the zygote has not ended without a word."""
         if execution.finished:
             return
+        if execution.awaits_pid and self._ready and clock() - execution.started_at > START_GRACE_S:
+            self._kill_zygote()  # somebody has stopped it
         if execution.in_zygote and not execution.ended and execution.pid and not execution.awaits_pid:
             fields = process_stat(execution.pid)
             if fields and fields[0] == b"Z" and int(fields[1]) == self._zygote_pid:

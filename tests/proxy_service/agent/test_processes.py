@@ -328,3 +328,26 @@ def test_the_disk_used_is_counted_where_a_limit_is_known(start_agent: StartAgent
     stats = agent.ask("stats")
     assert 3_000_000 <= stats["disk_bytes"] < 3_300_000
     assert stats["disk_limit_bytes"] == 10_000_000
+
+
+def test_an_interpreter_stopped_from_behind_is_replaced(agent: AgentProcess) -> None:
+    agent.run(
+        "import os, signal\nzygote = os.getppid()\nif os.fork() == 0:\n    os.setsid()\n    os.close(1)\n    os.close(2)\n"
+        "    import time\n    time.sleep(0.3)\n    os.kill(zygote, signal.SIGSTOP)\n    time.sleep(0.2)\n"
+        "    open('stopped', 'w').close()\n    os._exit(0)"
+    )
+    while not (agent.workdir / "stopped").exists():
+        agent.ask("ping")
+    assert agent.run("print('lost')").exit["reason"] == "killed"
+    assert agent.run("print('next')").text == "next\n"
+
+
+def test_an_idle_interpreter_that_imported_nothing_is_let_go(agent: AgentProcess) -> None:
+    agent.ask("assign", session_id="s", digest="d", env={})
+    until = time.monotonic() + 10
+    while not descendants(agent.pid) and time.monotonic() < until:
+        agent.ask("ping")
+    while descendants(agent.pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert descendants(agent.pid) == set()
+    assert agent.run("print('again')").text == "again\n"
