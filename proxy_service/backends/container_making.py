@@ -13,7 +13,7 @@ from docker.models.images import Image
 from llm_sandbox.exceptions import ImagePullError
 
 from proxy_service.agent import AGENT_FILE
-from proxy_service.agent_events import AgentBroken
+from proxy_service.agent_events import AgentBroken, AgentGone
 from proxy_service.backends import containment
 from proxy_service.backends.agent_sandbox import agent_config
 from proxy_service.backends.base import Sandbox, SandboxSpec
@@ -31,6 +31,9 @@ from proxy_service.errors import (
 )
 from proxy_service.images import AGENT_LABEL, agent_digest, image_name
 from proxy_service.settings import Settings
+
+NOT_FOUND = 127
+"""What a shell ends with that cannot find a program."""
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +142,14 @@ class ContainerMaker:
             sandbox = await self.attach(
                 spec, name, container_id, created_at=created_at, drop_image=drop_image, pipes=pipes
             )
-        except BaseException:
+        except BaseException as error:
+            lacks_python = isinstance(error, AgentGone) and await self._engine.exit_code(container_id) == NOT_FOUND
             await self._engine.remove(container_id, drop_image=drop_image)
             if pipes is not None:
                 remove_pipes(pipes)
+            if lacks_python:
+                self._without_python.add(str(session.docker_image.id))
+                raise _NoPythonError from error
             raise
         try:
             await sandbox.ready(self._settings.start_timeout_s)

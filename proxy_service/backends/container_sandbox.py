@@ -31,6 +31,7 @@ RELINK_TIMEOUT_S = 120.0
 REMOVE_TIMEOUT_S = 60.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
+LOOK_PAUSE_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Engine:
         if pipes is None:
             reader, writer = await attach(self.url, container_id)
         else:
-            reader, writer = await open_pipes(pipes)
+            reader, writer = await self._open_pipes(container_id, pipes)
         return await AgentLink.attach(
             reader,
             writer,
@@ -64,6 +65,23 @@ class Engine:
             ping_interval_s=self.ping_interval_s,
             silence_s=self.silence_s,
         )
+
+    async def _open_pipes(self, container_id: str, pipes: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        opening = asyncio.create_task(open_pipes(pipes))
+        try:
+            while not (await asyncio.wait({opening}, timeout=LOOK_PAUSE_S))[0]:
+                if not await self.running(container_id):
+                    raise AgentGone("its container ended")
+            return await opening
+        except OSError as error:
+            raise AgentGone(f"the engine does not answer: {error}") from error
+        finally:
+            opening.cancel()
+
+    async def exit_code(self, container_id: str) -> int | None:
+        """Return what a container ended with; None while it runs."""
+        state = (await self.call(lambda: self.client.api.inspect_container(container_id)))["State"]
+        return None if state["Running"] else int(state["ExitCode"])
 
     async def running(self, container_id: str) -> bool:
         """Tell whether a container runs. Raises OSError when the engine does not answer."""

@@ -17,6 +17,7 @@ from typing import Any
 import docker
 import requests
 from docker.errors import DockerException, NotFound
+from docker.utils.socket import STDERR, STDOUT, frames_iter
 from llm_sandbox.core.session_base import BaseSession
 from llm_sandbox.data import ConsoleOutput
 from llm_sandbox.docker import DockerContainerAPI, SandboxDockerSession
@@ -60,11 +61,17 @@ class PlainContainerAPI(DockerContainerAPI):
         run = api.exec_create(
             container.id, ["/bin/sh", "-c", command], user=USER, workdir=workdir, environment=self.env
         )
-        streams = (bytearray(), bytearray())
-        for chunks in api.exec_start(run["Id"], stream=True, demux=True):
-            for stream, chunk in zip(streams, chunks, strict=True):
-                stream += (chunk or b"")[: max(0, self.limit_bytes - len(stream))]
-        return int(api.exec_inspect(run["Id"])["ExitCode"] or 0), (bytes(streams[0]), bytes(streams[1]))
+        streams = {STDOUT: bytearray(), STDERR: bytearray()}
+        socket: Any = api.exec_start(run["Id"], socket=True)
+        try:
+            for kind, chunk in frames_iter(socket, tty=False):  # type: ignore[no-untyped-call]
+                stream = streams[kind]
+                stream += chunk[: max(0, self.limit_bytes - len(stream))]
+        finally:
+            socket._response.close()
+            socket.close()
+        code = api.exec_inspect(run["Id"])["ExitCode"]
+        return int(code or 0), (bytes(streams[STDOUT]), bytes(streams[STDERR]))
 
     def copy_to_container(self, container: Any, src: str, dest: str, **_kwargs: Any) -> None:
         """Copy a file as the code's user's own."""
