@@ -201,6 +201,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": True, "tryItOutEnabled": True, "displayRequestDuration": True},
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/",
+    "TAGS": [{"name": "sessions"}, {"name": "executions"}, {"name": "server"}],
     "ENUM_NAME_OVERRIDES": {
         "SessionStatus": "sessions_app.models.session.Session.Status",
         "TerminationReason": "sessions_app.models.session.Session.Reason",
@@ -208,6 +209,8 @@ SPECTACULAR_SETTINGS = {
         "ServerStatus": ["ok", "degraded", "unavailable"],
         "PartStatus": ["ok", "unavailable"],
         "TerminatedStatus": ["terminated"],
+        "ErrorType": ["validation_error", "client_error", "server_error"],
+        "EventType": ["queued", "started", "stdout", "stderr", "truncated", "result", "error", "exit"],
     },
 }
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from channels.generic.websocket import AsyncWebsocketConsumer  # type: ignore[import-untyped]
-from django.conf import settings
-from django.db import close_old_connections
 from rest_framework.exceptions import APIException, AuthenticationFailed, NotAuthenticated, NotFound, ParseError
 from rest_framework.exceptions import PermissionDenied as Denied
 
@@ -26,28 +22,13 @@ from sessions_app.limits import MAX_BODY_BYTES
 from sessions_app.models import Actor, Execution, Session
 from sessions_app.services import executions
 from sessions_app.services.sessions import require_active
+from sessions_app.threads import each_in_thread, in_thread
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-T = TypeVar("T")
-
 # Codes of a close that say what HTTP would: 4000 and the status.
 CLOSE_OFFSET = 4000
-
-threads = ThreadPoolExecutor(max_workers=settings.APP_THREADS, thread_name_prefix="socket")
-
-
-async def in_thread(work: Callable[..., T], *args: Any) -> T:
-    """Run what waits, for the database or the proxy, beside the event loop; leave no connection to the thread."""
-
-    def clean() -> T:
-        try:
-            return work(*args)
-        finally:
-            close_old_connections()
-
-    return await asyncio.get_running_loop().run_in_executor(threads, clean)
 
 
 def caller_of(scope: dict[str, Any]) -> User:
@@ -140,8 +121,7 @@ class SessionConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the pack
         try:
             execution = await in_thread(self.start, given)
             await self.say({"type": "accepted", "execution_id": str(execution.pk), "status": execution.status})
-            events = executions.follow_execution(execution, actor=Actor.API)
-            while (event := await in_thread(next, events, None)) is not None:
+            async for event in each_in_thread(executions.follow_execution(execution, actor=Actor.API)):
                 await self.say({**event, "execution_id": str(execution.pk)})
             await self.say({**result_body(execution), "type": "result"})
         except (APIException, SandboxwebError) as error:

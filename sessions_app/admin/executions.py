@@ -75,7 +75,7 @@ class ExecutionAdmin(LargePage):
     @admin.display(description="code")
     def what(self, execution: Any) -> SafeString:
         """Show how the code begins."""
-        return columns.first_line(execution.code_start)
+        return columns.first_line(execution.code_start, 36)
 
     @admin.display(description="status", ordering="status")
     def state(self, execution: Execution) -> SafeString:

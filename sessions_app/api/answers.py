@@ -93,6 +93,21 @@ class ExecutionAnswer(ResultAnswer):
     context = serializers.CharField(allow_null=True)  # type: ignore[assignment]  # as above
 
 
+class EventAnswer(serializers.Serializer[Any]):
+    """Something that happened in an execution."""
+
+    seq = serializers.IntegerField(help_text="Its number, from 1 on and without a gap.")
+    type = serializers.ChoiceField(["queued", "started", "stdout", "stderr", "truncated", "result", "error", "exit"])
+    data = serializers.JSONField()  # type: ignore[assignment]  # a key of ours, an attribute of the class's
+    at = serializers.FloatField(allow_null=True, help_text="Seconds since 1970.")
+
+
+class EventsAnswer(serializers.Serializer[Any]):
+    """What happened so far."""
+
+    events = EventAnswer(many=True)
+
+
 class LimitsAnswer(serializers.Serializer[Any]):
     """The limits of a sandbox."""
 

@@ -54,6 +54,13 @@ RESULT_EXAMPLE: dict[str, Any] = {
     "finished_at": "2026-01-05T10:00:01Z",
 }
 EXECUTION_EXAMPLE = {**RESULT_EXAMPLE, "code": "print(1+1)", "libraries": [], "timeout": 30.0, "context": None}
+EVENTS_EXAMPLE = {
+    "events": [
+        {"seq": 1, "type": "started", "data": {}, "at": 1767607201.2},
+        {"seq": 2, "type": "stdout", "data": "2\n", "at": 1767607201.21},
+        {"seq": 3, "type": "exit", "data": {"exit_code": 0, "signal": None}, "at": 1767607201.21},
+    ]
+}
 TEMPLATE_EXAMPLE = {
     "name": "python",
     "lang": "python",
@@ -230,6 +237,26 @@ show_execution = extend_schema(
     tags=["executions"],
     summary="Look at an execution",
     responses={200: answer(answers.ExecutionAnswer, "The execution.", EXECUTION_EXAMPLE), **errors(401, 404)},
+)
+execution_events = extend_schema(
+    tags=["executions"],
+    summary="Follow an execution's events",
+    description=(
+        "With `Accept: text/event-stream` they come as they happen, to the end; the id of a message is its `seq`, and "
+        "`Last-Event-ID` takes the stream up again after it. As JSON: what was kept of an execution that has ended, "
+        "with its output in one piece, and nothing yet of one that runs."
+    ),
+    parameters=[
+        OpenApiParameter("after", OpenApiTypes.INT, description="Only events with a greater `seq`."),
+        OpenApiParameter(
+            "Last-Event-ID", OpenApiTypes.STR, OpenApiParameter.HEADER, description="The same, as browsers say it."
+        ),
+    ],
+    responses={
+        (200, "application/json"): answer(answers.EventsAnswer, "Events.", EVENTS_EXAMPLE),
+        (200, "text/event-stream"): OpenApiTypes.STR,
+        **errors(400, 401, 404),
+    },
 )
 cancel_execution = extend_schema(
     tags=["executions"],

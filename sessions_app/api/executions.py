@@ -143,8 +143,9 @@ class ExecutionDetail(ApiView):
         """Lead to its session, and to its end while it runs."""
         if not isinstance(data, dict) or "session_id" not in data:
             return []
-        stop = [("Stop it", f"/executions/{data['execution_id']}/cancel")] if data["finished_at"] is None else []
-        return session_links(data["session_id"]) + stop
+        address = f"/executions/{data['execution_id']}"
+        stop = [("Stop it", f"{address}/cancel")] if data["finished_at"] is None else []
+        return [*session_links(data["session_id"]), ("Its events", f"{address}/events"), *stop]
 
 
 class ExecutionCancel(ApiView):
