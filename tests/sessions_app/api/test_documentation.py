@@ -61,6 +61,7 @@ def test_the_documentation_asks_nothing_of_another_host(client: Client) -> None:
     assert "swagger-ui-bundle.js" in page
     assert "https://" not in page.replace("https://github.com", "")
     assert "cdn." not in page
+    assert '"validatorUrl": null' in page
 
 
 @pytest.mark.parametrize(
