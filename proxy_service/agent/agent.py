@@ -91,6 +91,8 @@ ZYGOTE_GRACE_S = 0.5
 ZYGOTE_IDLE_S = 10.0
 ASSIGNED_IDLE_S = 3.0
 START_GRACE_S = 3.0
+# Where hundreds of sandboxes share a processor, an interpreter that is well may need long for its next step.
+BUSY_GRACE_S = 30.0
 WATCH_S = 1.0
 WORKER_TIMEOUT_S = 60.0
 UNTAR_TIMEOUT_S = 900.0
@@ -1265,6 +1267,7 @@ class Execution:
         self.source_path = ""
         self.started_at = 0.0
         self.drain_until = 0.0
+        self.silent_since = 0.0
 
     def add(self, event: str, body: bytes = b"", **fields: Any) -> None:
         """Write an event into the journal."""
@@ -1950,11 +1953,13 @@ class Agent:
         """See from time to time that an execution whose parent is the zygote has not ended without a word."""
         if execution.finished:
             return
-        if execution.awaits_pid and self._ready and clock() - execution.started_at > START_GRACE_S:
-            self._kill_zygote()  # somebody has stopped it
+        grace_s = START_GRACE_S if self._zygote_is_stopped() else BUSY_GRACE_S
+        if execution.awaits_pid and self._ready and clock() - execution.started_at > grace_s:
+            self._kill_zygote()
         if execution.in_zygote and not execution.ended and execution.pid and not execution.awaits_pid:
             fields = process_stat(execution.pid)
             if fields and fields[0] == b"Z" and int(fields[1]) == self._zygote_pid:
+                execution.silent_since = execution.silent_since or clock()
                 self._after("silent", ZYGOTE_GRACE_S, lambda: self._zygote_is_silent(execution))
             elif not fields and not self._zygote_pid:
                 execution.reason = execution.reason or "killed"
@@ -1962,8 +1967,15 @@ class Agent:
         self._after("watch", WATCH_S, lambda: self._look_after(execution))
 
     def _zygote_is_silent(self, execution: Execution) -> None:
-        if execution is self._current and not execution.ended:
+        if execution is not self._current or execution.ended:
+            return
+        if self._zygote_is_stopped() or clock() - execution.silent_since > BUSY_GRACE_S:
             self._kill_zygote()
+
+    def _zygote_is_stopped(self) -> bool:
+        """Tell whether code has stopped the interpreter that it was forked from."""
+        fields = process_stat(self._zygote_pid) if self._zygote_pid else []
+        return bool(fields) and fields[0] in (b"T", b"t")
 
     # --- output
 
@@ -2143,6 +2155,9 @@ class Agent:
         if execution.ended or execution.finished:
             return
         if execution.in_zygote and self._zygote_pid and not execution.message:
+            if not self._zygote_is_stopped() and clock() < execution.kill_until + BUSY_GRACE_S:
+                self._after("silent", ZYGOTE_GRACE_S, lambda: self._give_up(execution))
+                return
             execution.message = "The interpreter did not tell how the code ended."
             self._kill_zygote()
             self._after("silent", ZYGOTE_GRACE_S, lambda: self._give_up(execution))

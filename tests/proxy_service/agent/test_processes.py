@@ -107,11 +107,11 @@ def test_processes_of_others_are_left_alone(agent: AgentProcess) -> None:
 
 
 def test_a_service_lives_on_between_executions(agent: AgentProcess) -> None:
-    code = (
-        "import subprocess, sys\n"
-        "p = subprocess.Popen([sys.executable, '-c', 'import time\\nfor n in range(600):\\n"
-        ' print(n, flush=True)\\n open("beat", "w").write(str(n))\\n time.sleep(0.05)\'])\nprint(\'started\')'
+    service = (
+        "import os, time\nfor n in range(600):\n"
+        " print(n, flush=True)\n open('beat.new', 'w').write(str(n))\n os.replace('beat.new', 'beat')\n time.sleep(0.05)"
     )
+    code = f"import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', {service!r}])\nprint('started')"
     started = time.monotonic()
     done = agent.run(code)
     assert time.monotonic() - started < 5
