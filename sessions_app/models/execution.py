@@ -106,6 +106,7 @@ class Execution(models.Model):
             models.CheckConstraint(condition=Q(timeout_s__gt=0), name="execution_timeout_positive"),
         ]
         indexes = [
+            models.Index(fields=["-created_at", "-id"], name="execution_newest"),
             models.Index(fields=["session", "-created_at", "-id"], name="execution_newest_of_session"),
             models.Index(fields=["attend_at"], condition=Q(attend_at__isnull=False), name="execution_unattended"),
         ]

@@ -115,6 +115,7 @@ class Session(models.Model):
             ),
         ]
         indexes = [
+            models.Index(fields=["-created_at", "-id"], name="session_newest"),
             models.Index(fields=["owner", "-created_at", "-id"], name="session_newest_of_owner"),
             models.Index(fields=["owner", "status", "-created_at", "-id"], name="session_newest_by_status"),
             models.Index(fields=["expires_at"], condition=Q(status="active"), name="session_due"),
