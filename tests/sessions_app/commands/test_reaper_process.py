@@ -72,7 +72,8 @@ def stop(process: subprocess.Popen[str], number: int) -> float:
 def test_a_signal_ends_it_between_two_sweeps(database: Path, number: int) -> None:
     with reaper(database, 9, "--interval", "60") as (process, lines):
         wait_until(lambda: any("reconcile fails" in line for line in lines), timeout_s=30, what="the first sweep")
-        assert stop(process, number) < 1
+        # An idle machine shows some 0.2 s; the bound only tells it from one that waits for the next sweep.
+        assert stop(process, number) < 5
     assert "Reaper stopped" in lines[-1]
 
 
@@ -84,7 +85,7 @@ def test_a_signal_ends_it_while_it_waits_for_a_proxy_that_does_not_answer(databa
         silent.settimeout(30)
         connection, _ = silent.accept()
         with connection:
-            assert stop(process, signal.SIGTERM) < 1.5
+            assert stop(process, signal.SIGTERM) < 5
 
 
 def test_it_says_once_that_the_proxy_is_away_and_ends_by_itself(database: Path) -> None:
