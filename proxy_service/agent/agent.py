@@ -1866,7 +1866,10 @@ class Agent:
     def _rest(self) -> None:
         """Let a zygote go that has imported nothing and is not used: it costs memory, and no time to start again."""
         if self._zygote_pid and not self._preload and self._current is None:
+            # Forgotten before it is gone: the next execution must not be handed to one that is about to die.
+            self._children.waiting[self._zygote_pid] = lambda status, usage: None
             self._kill_zygote()
+            self._forget_zygote()
 
     def _kill_zygote(self) -> None:
         if self._zygote_pid:
@@ -1926,11 +1929,7 @@ class Agent:
     def _zygote_ended(self) -> None:
         """Clean up behind a zygote that was killed; the next execution starts another."""
         self._zygote_says()
-        if self._channel is not None:
-            self._unwatch(self._channel.fileno())
-            self._channel.close()
-        self._channel = None
-        self._zygote_pid = 0
+        self._forget_zygote()
         self._timers.pop("preload", None)
         if not self._ready and self._current is None:
             self._ready = True
@@ -1938,6 +1937,13 @@ class Agent:
         execution = self._current
         if execution is not None and execution.awaits_pid:
             self._could_not_start(execution, "The interpreter was killed.")
+
+    def _forget_zygote(self) -> None:
+        if self._channel is not None:
+            self._unwatch(self._channel.fileno())
+            self._channel.close()
+        self._channel = None
+        self._zygote_pid = 0
 
     def _child_ended(self, wake_fd: int) -> None:
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proxy_service.agent import client
 from tests.proxy_service.agent.client import AgentProcess, Finished
 
 StartAgent = Callable[..., AgentProcess]
@@ -351,3 +352,17 @@ def test_an_idle_interpreter_that_imported_nothing_is_let_go(agent: AgentProcess
         time.sleep(0.05)
     assert descendants(agent.pid) == set()
     assert agent.run("print('again')").text == "again\n"
+
+
+def test_an_interpreter_that_is_let_go_takes_no_execution_with_it(
+    start_agent: StartAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = client.AGENT.read_text()
+    hasty = tmp_path / "hasty.py"
+    hasty.write_text(source.replace("\nZYGOTE_IDLE_S = 10.0\n", "\nZYGOTE_IDLE_S = 0.0003\n"))
+    assert hasty.read_text() != source
+    monkeypatch.setattr(client, "AGENT", hasty)
+    agent = start_agent()
+    for number in range(200):
+        assert agent.run("print(1)").text == "1\n"
+        time.sleep(number % 20 * 0.0001)
