@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import site
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ from proxy_service.errors import BackendUnavailable
 AGENT_PATH = "/opt/sandboxweb/agent.pyc"
 PYTHON_ALIAS = "/opt/sandboxweb/bin/python"
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+EMPTY = "empty"
 SHM_BYTES = 64 * 1024 * 1024
 FIRST_VERSION = (0, 8)
 """The first bubblewrap that can forbid further user namespaces."""
@@ -51,6 +53,8 @@ class Python:
     directories: tuple[str, ...]
     """What must be visible in a sandbox beside the system's own directories."""
     path: str
+    hooks: tuple[str, ...] = ()
+    """The .pth files that this machine's administrator had run at every start: they are about this machine."""
 
     @classmethod
     def of_this_process(cls) -> Python:
@@ -60,7 +64,9 @@ class Python:
         directories = tuple(sorted(str(prefix) for prefix in prefixes if not prefix.is_relative_to("/usr")))
         own_bin = f"{sys.base_prefix}/bin"
         path = SYSTEM_PATH if own_bin in SYSTEM_PATH.split(":") else f"{own_bin}:{SYSTEM_PATH}"
-        return cls(str(executable), directories, f"{path}:{Path(PYTHON_ALIAS).parent}")
+        packages = site.getsitepackages([sys.base_prefix, sys.base_exec_prefix])
+        hooks = sorted({str(hook) for directory in packages for hook in Path(directory).glob("*.pth")})
+        return cls(str(executable), directories, f"{path}:{Path(PYTHON_ALIAS).parent}", tuple(hooks))
 
 
 def find_bwrap() -> str:
@@ -113,6 +119,7 @@ class Launcher:
         self._support.mkdir(mode=0o755)
         # Compiled once for all sandboxes: they run the very interpreter that runs the proxy.
         compile_agent(self._agent_file)
+        (self._support / EMPTY).touch()
         for name, content in ETC.items():
             (self._support / name).write_text(content)
         program = seccomp_filter()
@@ -154,6 +161,8 @@ class Launcher:
             yield from ("--ro-bind", str(self._support / name), f"/etc/{name}")
         for directory in self.python.directories:
             yield from ("--ro-bind", directory, directory)
+        for hook in self.python.hooks:
+            yield from ("--ro-bind", str(self._support / EMPTY), hook)
         yield from ("--ro-bind", str(self._agent_file), AGENT_PATH)
         yield from ("--symlink", self.python.executable, PYTHON_ALIAS)
 
