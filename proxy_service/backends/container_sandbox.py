@@ -16,12 +16,12 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 
 from proxy_service.agent_events import AgentBroken, AgentGone
-from proxy_service.agent_link import AgentLink, ByteReader
+from proxy_service.agent_link import AgentLink, ByteReader, ByteWriter
 from proxy_service.backends.agent_sandbox import AgentSandbox
 from proxy_service.backends.base import SandboxSpec
 from proxy_service.backends.engine import EngineName
 from proxy_service.backends.engine_stream import attach
-from proxy_service.backends.fifo_channel import open_pipes, remove_pipes
+from proxy_service.backends.fifo_channel import PipesWriter, open_pipes, remove_pipes
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class Engine:
     async def link(self, container_id: str, secret: bytes, pipes: Path | None) -> AgentLink:
         """Attach to a running container's agent, over its pipes when it has any. Raises AgentBroken."""
         reader: ByteReader
+        writer: ByteWriter
         if pipes is None:
             reader, writer = await attach(self.url, container_id)
         else:
@@ -66,7 +67,7 @@ class Engine:
             silence_s=self.silence_s,
         )
 
-    async def _open_pipes(self, container_id: str, pipes: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _open_pipes(self, container_id: str, pipes: Path) -> tuple[asyncio.StreamReader, PipesWriter]:
         opening = asyncio.create_task(open_pipes(pipes))
         try:
             while not (await asyncio.wait({opening}, timeout=LOOK_PAUSE_S))[0]:

@@ -55,6 +55,8 @@ def connect(
         BackendUnavailable: when it does not answer, with the mend.
     """
     url = engine_url(engine, settings)
+    if url.startswith("unix://") and not Path(url.removeprefix("unix://")).exists():
+        raise BackendUnavailable(f"The {engine.capitalize()} engine does not answer: no {url}", mend=_MEND[engine])
     try:
         client = docker.DockerClient(base_url=url, version="1.40", timeout=int(timeout_s), max_pool_size=connections)
         client.ping()

@@ -36,7 +36,25 @@ def shell_command(agent: str) -> list[str]:
     return ["/bin/sh", "-c", f"exec python3 {agent} 1<>{MOUNT}/out 0<>{MOUNT}/in"]
 
 
-async def open_pipes(directory: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+class PipesWriter:
+    """Writes to the agent; closing it closes both pipes, or a forgotten reader would take what its successor awaits."""
+
+    def __init__(self, writer: asyncio.StreamWriter, reading: asyncio.BaseTransport) -> None:
+        self._writer = writer
+        self._reading = reading
+
+    def write(self, data: bytes, /) -> None:
+        self._writer.write(data)
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+    def close(self) -> None:
+        self._writer.close()
+        self._reading.close()
+
+
+async def open_pipes(directory: Path) -> tuple[asyncio.StreamReader, PipesWriter]:
     """Open our ends once the agent has opened its own.
 
     Raises:
@@ -45,15 +63,21 @@ async def open_pipes(directory: Path) -> tuple[asyncio.StreamReader, asyncio.Str
     try:
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             into = await _open_to_write(directory / "in")
+        try:
             out = os.open(directory / "out", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except BaseException:
+            os.close(into)
+            raise
     except OSError as error:
         raise AgentGone(f"the agent's pipes cannot be opened: {error or 'time-out'}") from error
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(out, "rb", buffering=0))
+    from_agent = os.fdopen(out, "rb", buffering=0)
+    reading, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), from_agent)
     control = asyncio.StreamReaderProtocol(asyncio.StreamReader())
-    transport, _ = await loop.connect_write_pipe(lambda: control, os.fdopen(into, "wb", buffering=0))
-    return reader, asyncio.StreamWriter(transport, control, None, loop)
+    to_agent = os.fdopen(into, "wb", buffering=0)
+    transport, _ = await loop.connect_write_pipe(lambda: control, to_agent)
+    return reader, PipesWriter(asyncio.StreamWriter(transport, control, None, loop), reading)
 
 
 async def _open_to_write(path: Path) -> int:
