@@ -19,6 +19,7 @@ from proxy_service.backends.agent_sandbox import WORKDIR, AgentSandbox, agent_co
 from proxy_service.backends.base import Backend, Limits, Sandbox, SandboxEvent, SandboxSpec
 from proxy_service.backends.bwrap import SYSTEM_PATH, Launcher, Python, find_bwrap
 from proxy_service.backends.cgroups import PREFIX, Cgroups
+from proxy_service.backends.creations import Creations
 from proxy_service.backends.disk_guard import DiskGuard
 from proxy_service.backends.languages import installed_languages, versions
 from proxy_service.backends.local_process import LocalProcess, remove_rest
@@ -116,6 +117,7 @@ class BubblewrapBackend(Backend):
         self._settings = settings
         self._workspaces = Workspaces(settings.data_dir / "sandboxes")
         self._sandboxes: set[AgentSandbox] = set()
+        self._creations = Creations()
         self._host: _Host | None = None
 
     async def start(self) -> list[Sandbox]:
@@ -159,19 +161,22 @@ class BubblewrapBackend(Backend):
             raise UnsupportedLanguage(spec.lang, sorted(host.languages))
         if spec.image is not None:
             raise UnsupportedSpec("The bubblewrap backend has no images; it runs what this machine has.", field="image")
+        return await self._creations.run(self._make(host, spec, name))
+
+    async def _make(self, host: _Host, spec: SandboxSpec, name: str) -> Sandbox:
         process = await self._start_process(host, spec, name)
         try:
             link = await self._attach(process, name)
             sandbox = BubblewrapSandbox(name, spec, link, process=process)
         except BaseException:
-            await asyncio.shield(process.remove())
+            await process.remove()
             raise
         self._sandboxes.add(sandbox)
         sandbox.forget = self._sandboxes.discard
         try:
             await sandbox.ready(self._settings.start_timeout_s)
         except BaseException:
-            await asyncio.shield(sandbox.destroy())
+            await sandbox.destroy()
             raise
         sandbox.capabilities = {**self.capabilities(), "python": sandbox.python}
         return sandbox
@@ -187,7 +192,7 @@ class BubblewrapBackend(Backend):
             env = {**self._code_env(host), "SBX_AGENT": self._agent_config(host, spec, name)}
             return await LocalProcess.start(argv, env, seccomp=seccomp, directory=directory, cgroup=cgroup)
         except BaseException as error:
-            await asyncio.shield(remove_rest(directory, cgroup))
+            await remove_rest(directory, cgroup)
             if isinstance(error, OSError):
                 raise SandboxStartFailed(f"The sandbox could not be started: {error}.") from error
             raise
@@ -240,6 +245,7 @@ class BubblewrapBackend(Backend):
         return self._host
 
     async def close(self) -> None:
+        await self._creations.settle()
         await asyncio.gather(*(sandbox.destroy() for sandbox in tuple(self._sandboxes)), return_exceptions=True)
         if self._host is not None:
             self._host.cgroups.close()

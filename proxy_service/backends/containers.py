@@ -20,6 +20,7 @@ from proxy_service.backends.agent_sandbox import AgentSandbox
 from proxy_service.backends.base import Backend, Sandbox, SandboxSpec
 from proxy_service.backends.container_making import ContainerMaker
 from proxy_service.backends.container_sandbox import Engine, engine_error
+from proxy_service.backends.creations import Creations
 from proxy_service.backends.engine import EngineName, connect, engine_is_local, engine_url
 from proxy_service.backends.fifo_channel import remove_pipes
 from proxy_service.backends.languages import LANGUAGES
@@ -46,7 +47,7 @@ class ContainerBackend(Backend):
         self._engine_name = engine
         self._starts = asyncio.Semaphore(PARALLEL_STARTS)
         self._sandboxes: set[Sandbox] = set()
-        self._abandoned: set[asyncio.Task[None]] = set()
+        self._creations = Creations()
         self._languages: dict[str, str | None] = {}
         self._limits: list[str] = []
         self._platform: str | None = None
@@ -174,15 +175,7 @@ class ContainerBackend(Backend):
     # --- making
 
     async def create(self, spec: SandboxSpec, name: str) -> Sandbox:
-        making = asyncio.create_task(self._make(spec, name))
-        try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:
-            # A thread cannot be called back: whatever it makes is removed once it is there.
-            task = asyncio.create_task(_undo(making))
-            self._abandoned.add(task)
-            task.add_done_callback(self._abandoned.discard)
-            raise
+        return await self._creations.run(self._make(spec, name))
 
     async def _make(self, spec: SandboxSpec, name: str) -> Sandbox:
         _, maker = self._ready()
@@ -209,7 +202,7 @@ class ContainerBackend(Backend):
     async def close(self) -> None:
         if self._engine is None:
             return
-        await asyncio.gather(*self._abandoned, return_exceptions=True)
+        await self._creations.settle()
         linked = [sandbox for sandbox in self._sandboxes if isinstance(sandbox, AgentSandbox)]
         await asyncio.gather(*(sandbox.let_go() for sandbox in linked), return_exceptions=True)
         self._sandboxes.clear()
@@ -232,12 +225,3 @@ class ContainerBackend(Backend):
             "python_platform": self._platform,
             "limits": self._limits,
         }
-
-
-async def _undo(making: asyncio.Task[Sandbox]) -> None:
-    try:
-        sandbox = await making
-    except Exception as error:
-        log.info("a sandbox that nobody waited for was not made: %s", error)
-    else:
-        await sandbox.destroy()
