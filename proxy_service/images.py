@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import docker
@@ -105,10 +106,21 @@ class _Builder:
             self._report(f"{name}: up to date")
             return name
         self._report(f"{name}: building")
+        former = self._id(name)
         self._run(name, dockerfile, arguments, labels)
         if version := self._version(name, recipe):
             self._run(name, f"FROM {name}\n".encode(), {}, {VERSION_LABEL: version})
+        if former is not None and former != self._id(name):
+            # An image that a container still uses stays until it is the former one of a later time.
+            with suppress(DockerException, requests.RequestException):
+                self._client.images.remove(former)
         return name
+
+    def _id(self, name: str) -> str | None:
+        try:
+            return str(self._client.images.get(name).id)
+        except ImageNotFound:
+            return None
 
     def _version(self, name: str, recipe: str) -> str | None:
         """Ask the new image for the version of its language."""

@@ -73,6 +73,7 @@ class AgentSandbox(Sandbox):
         self._background: set[asyncio.Task[None]] = set()
         self._max_bytes: dict[str, int] = {}
         self._deadlines: dict[str, float] = {}
+        self._sources: dict[str, str] = {}
         self._read_hello(link.hello)
         self._watcher = asyncio.create_task(self._watch())
 
@@ -163,6 +164,8 @@ class AgentSandbox(Sandbox):
     async def execute(self, request: ExecRequest) -> AsyncIterator[SandboxEvent]:
         fields = _exec_fields(request)
         max_bytes = self._note(request)
+        if "filename" in fields:
+            self._sources[request.execution_id] = fields["filename"]
         try:
             stream = await self._use(
                 lambda link: link.execute(request.execution_id, request.code, max_bytes=max_bytes, **fields)
@@ -177,7 +180,8 @@ class AgentSandbox(Sandbox):
 
     def _note(self, request: ExecRequest) -> int:
         """Remember what bounds an execution; return how many bytes its two streams may have together."""
-        for known in (self._max_bytes, self._deadlines):
+        known: dict[str, Any]
+        for known in (self._max_bytes, self._deadlines, self._sources):
             for key in list(known)[: max(0, len(known) - MAX_NOTED)]:
                 del known[key]
         self._deadlines[request.execution_id] = time.monotonic() + request.timeout_s + END_GRACE_S
@@ -213,6 +217,8 @@ class AgentSandbox(Sandbox):
                 try:
                     async for event in stream:
                         after = event.seq
+                        if event.type == "exit":
+                            self._clean_up(execution_id, event)
                         yield self._told(execution_id, event)
                     return
                 except AgentGone:
@@ -226,6 +232,18 @@ class AgentSandbox(Sandbox):
     def _told(self, execution_id: str, event: AgentEvent) -> SandboxEvent:
         """Return an agent's event as the proxy tells it."""
         return SandboxEvent(event.seq, event.type, event.at, event.fields, event.body)
+
+    def _clean_up(self, execution_id: str, event: AgentEvent) -> None:
+        """Remove the file that code was compiled or interpreted from, unless something that it started may need it."""
+        filename = self._sources.pop(execution_id, None)
+        if filename is not None and not event.fields.get("background"):
+            self._spawn(self._remove_file(filename))
+
+    async def _remove_file(self, path: str) -> None:
+        try:
+            await self._ask("file_remove", path=path, recursive=False)
+        except (AgentError, SandboxError) as error:
+            log.info("sandbox %s: %s was not removed: %s", self.name, path, error)
 
     def _started(self, execution_id: str) -> None:
         """Note that code was started."""

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 AGENT_MEMORY_BYTES = 32 * 1024 * 1024
 AGENT_PIDS = 4
 OPEN_FILES = 1024
+LARGE_ADDRESS_SPACE = frozenset({"go", "java", "javascript"})
+"""Languages that reserve far more addresses than they use: the rlimit, which counts those, would not let them start."""
 
 _MENDS = (
     (
@@ -178,7 +180,7 @@ class BubblewrapBackend(Backend):
         except BaseException:
             await sandbox.destroy()
             raise
-        sandbox.capabilities = {**self.capabilities(), "python": sandbox.python}
+        sandbox.capabilities = {**self.capabilities(), "python": sandbox.python, "limits": self._limits(spec.lang)}
         return sandbox
 
     async def _start_process(self, host: _Host, spec: SandboxSpec, name: str) -> LocalProcess:
@@ -225,7 +227,7 @@ class BubblewrapBackend(Backend):
             spec,
             user=None,
             rlimits={
-                "as": None if "memory" in bound else spec.limits.memory_bytes,
+                "as": None if "memory" in bound or spec.lang in LARGE_ADDRESS_SPACE else spec.limits.memory_bytes,
                 "nproc": None if "pids" in bound else spec.limits.pids,
                 "fsize": spec.limits.disk_bytes,
                 "nofile": OPEN_FILES,
@@ -256,10 +258,6 @@ class BubblewrapBackend(Backend):
         return [{"lang": lang, "version": version} for lang, version in sorted(self._ready().languages.items())]
 
     def capabilities(self) -> dict[str, Any]:
-        bound = set(self._host.cgroups.limits) if self._host is not None else set()
-        if os.geteuid() != 0:
-            # rlimits bind an ordinary user, process by process; root's processes are not counted by them.
-            bound |= {"memory", "pids"}
         return {
             "backend": self.name,
             "contexts": False,
@@ -268,8 +266,18 @@ class BubblewrapBackend(Backend):
             "libraries": True,
             "stdin": True,
             "python": platform.python_version(),
-            "limits": sorted(bound | {"disk"}),
+            "limits": self._limits("python"),
         }
+
+    def _limits(self, lang: str) -> list[str]:
+        """Return the names of the limits that bind: by cgroups all together, by rlimits each process for itself."""
+        bound = {"disk", *(self._host.cgroups.limits if self._host is not None else ())}
+        if lang not in LARGE_ADDRESS_SPACE:
+            bound.add("memory")
+        if os.geteuid() != 0:
+            # How many processes root has no rlimit counts.
+            bound.add("pids")
+        return sorted(bound)
 
 
 def _with_agent(limits: Limits) -> Limits:

@@ -39,6 +39,9 @@ ETC = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
 
+LANGUAGE_ETC = ("java-*", "R", "fonts", "ssl/certs")
+"""What toolchains keep beneath /etc and do not start without."""
+
 # What Docker hides or protects too. A sandbox of root's proxy has root's identity in the eyes of the kernel, without
 # a single capability: it could otherwise write the machine's own settings.
 READ_ONLY_PROC = ("bus", "fs", "irq", "sys", "sysrq-trigger")
@@ -159,6 +162,8 @@ class Launcher:
                 yield from ("--ro-bind", source, destination)
         for name in ETC:
             yield from ("--ro-bind", str(self._support / name), f"/etc/{name}")
+        for path in (path for pattern in LANGUAGE_ETC for path in sorted(Path("/etc").glob(pattern))):
+            yield from ("--ro-bind", str(path), str(path))
         for directory in self.python.directories:
             yield from ("--ro-bind", directory, directory)
         for hook in self.python.hooks:
