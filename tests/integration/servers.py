@@ -65,18 +65,22 @@ class Servers:
         """Migrate, make an administrator and their key, start everything."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.manage("migrate", "--noinput", "--verbosity", "0")
-        self.key = self.make_user(ADMIN, superuser=True)
+        self.key = self.make_administrator()
         self.start("proxy", "app", "reaper")
 
-    def make_user(self, name: str, *, superuser: bool = False) -> str:
-        """Make a user who may log in to the admin, or one who may not; return a key of theirs."""
-        account = {"DJANGO_SUPERUSER_USERNAME": name, "DJANGO_SUPERUSER_PASSWORD": PASSWORD}
-        self.manage("createsuperuser", "--noinput", "--email", f"{name}@localhost", extra=account)
-        if not superuser:
-            model = "from django.contrib.auth import get_user_model as m"
-            change = f"m().objects.filter(username={name!r}).update(is_superuser=False, is_staff=False)"
-            self.manage("shell", "-v", "0", "-c", f"{model}; {change}")
-        found = re.search(r"\bsbx_\S+", self.manage("create_api_key", name))
+    def make_user(self, name: str) -> str:
+        """Make a user who may not log in to the admin; return a key of theirs."""
+        return self.make_key(name, "--create-user")
+
+    def make_administrator(self) -> str:
+        """Make the administrator; return a key of theirs."""
+        account = {"DJANGO_SUPERUSER_USERNAME": ADMIN, "DJANGO_SUPERUSER_PASSWORD": PASSWORD}
+        self.manage("createsuperuser", "--noinput", "--email", f"{ADMIN}@localhost", extra=account)
+        return self.make_key(ADMIN)
+
+    def make_key(self, *arguments: str) -> str:
+        """Make an API key by the project's own command."""
+        found = re.search(r"\bsbx_\S+", self.manage("create_api_key", *arguments))
         assert found is not None
         return found.group(0)
 
