@@ -91,6 +91,7 @@ def first_result(bench: Bench) -> None:
     run: dict[str, Callable[[], float | None]] = {}
     for backend, servers in bench.stacks.items():
         servers.template("bench-warm", lang="python", warm_pool_size=2)
+        servers.template("bench-cold", lang="python", warm_pool_size=0)
         app = servers.app()
         app.connect()
 
@@ -116,7 +117,7 @@ def first_result(bench: Bench) -> None:
             return took
 
         run[f"sandboxweb {backend}, warm"] = lambda ours=ours: ours("bench-warm", warm=True)
-        run[f"sandboxweb {backend}, cold"] = lambda ours=ours: ours("python", warm=False)
+        run[f"sandboxweb {backend}, cold"] = lambda ours=ours: ours("bench-cold", warm=False)
         run[f"llm-sandbox {backend}, open() + run()"] = raw
     if "docker" in bench.stacks:
         run["docker run python3 -c"] = lambda: sides.docker_run(IMAGE)
@@ -206,6 +207,7 @@ def throughput(bench: Bench) -> None:
     for clients in (1, 8, 32):
         case = f"executions a second, {clients} clients"
         run: dict[str, Callable[[], float | None]] = {}
+        lost: list[Any] = []
         with ExitStack() as stack:
             for backend, servers in bench.stacks.items():
                 pairs = [(app := servers.app(), _new_session(app)) for _ in range(clients)]
@@ -223,10 +225,13 @@ def throughput(bench: Bench) -> None:
                     for raw in raws:
                         raw.open()
                         stack.callback(_kill_raw, raw)
-                    run["llm-sandbox docker"] = lambda raws=raws: _rate(
-                        [lambda r=r: sides.check_two(r.run("print(1+1)")) for r in raws], 1
+                    run["llm-sandbox docker"] = lambda raws=raws, lost=lost: _rate(
+                        [lambda r=r: lost.append(r) if not sides.is_two(r.run("print(1+1)")) else None for r in raws], 1
                     )
             bench.report.samples[case] = in_turn(run, rounds=5, warm_up=1)
+        if lost:
+            name = f"llm-sandbox docker, {clients} clients: executions of {6 * clients} whose output was lost"
+            bench.report.facts[name] = len(lost)
         for backend in bench.stacks:
             mine = bench.report.samples[case][f"sandboxweb {backend}"]
             bench.report.facts[f"sandboxweb {backend}, {clients} clients: executions a second"] = round(1 / mine.median)

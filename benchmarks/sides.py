@@ -44,9 +44,14 @@ def raw_bubblewrap_session() -> BubblewrapSession:
     )
 
 
+def is_two(output: Any) -> bool:
+    """Tell whether the output of `print(1+1)` is 2."""
+    return bool(output.stdout.strip() == "2")
+
+
 def check_two(output: Any) -> None:
     """Raise unless the output of `print(1+1)` is 2."""
-    if output.stdout.strip() != "2":
+    if not is_two(output):
         raise RuntimeError(f"llm-sandbox answered {output!r}")
 
 
