@@ -90,10 +90,9 @@ KILL_TOTAL_S = 10.0
 ZYGOTE_GRACE_S = 0.5
 ZYGOTE_IDLE_S = 10.0
 ASSIGNED_IDLE_S = 3.0
-START_GRACE_S = 3.0
 # Where hundreds of sandboxes share a processor, an interpreter that is well may need long for its next step.
 BUSY_GRACE_S = 30.0
-WATCH_S = 1.0
+WATCH_S = 0.5
 WORKER_TIMEOUT_S = 60.0
 UNTAR_TIMEOUT_S = 900.0
 PRELOAD_TIMEOUT_S = 120.0
@@ -550,64 +549,7 @@ class Frames:
         return Word.from_address(holder), Int(), 0
 
 
-class Ending:
-    """Make the end of code's process cheap: it takes longer than most code.
-
-    An interpreter that ends first does what code may notice: threads, exit functions, modules, destructors. Then it
-    takes itself to pieces, which touches most of the memory shared with the zygote. After success that is left out: a
-    capsule which dies between the two has the C function `exit` as its destructor. That is called with the capsule's
-    address, whose last byte, the exit status, is therefore 0.
-    """
-
-    def __init__(self) -> None:
-        make, forget = c_pointer_function("PyCapsule_New"), c_function("Py_DecRef")
-        rejected: list[int] = []
-        self._exit: Any = None
-        self._capsule = make(Pointer(1), Pointer(None), Pointer(None))
-        while self._capsule & 0xFF and len(rejected) < 1000:
-            rejected.append(self._capsule)
-            self._capsule = make(Pointer(1), Pointer(None), Pointer(None))
-        for capsule in rejected:
-            forget(Pointer(capsule))
-        name = "PyInterpreterState_Get" if sys.version_info >= (3, 9) else "_PyInterpreterState_Get"
-        holder = c_pointer_function("PyInterpreterState_GetDict")(Pointer(c_pointer_function(name)()))
-        if holder and not self._capsule & 0xFF:
-            c_function("PyDict_SetItemString")(Pointer(holder), b"sandboxweb", Pointer(self._capsule))
-            forget(Pointer(self._capsule))
-            self._exit = Pointer(_ctypes.dlsym(_library, "exit"))
-        self._preloaded: dict[str, Any] = {}
-
-    def expect_preload(self) -> None:
-        """Arrange, before anything is preloaded, for it to outlive the interpreter instead of being taken to pieces."""
-        import atexit
-
-        # Exit functions run last in, first out: this one comes after all that preloaded modules and code register.
-        atexit.register(self._let_go)
-
-    def keep(self) -> None:
-        """Keep what has been preloaded."""
-        self._preloaded.update({name: sys.modules[name] for name in sys.modules if name not in FRESH_MODULES})
-        c_function("Py_IncRef")(Pointer(id(self._preloaded)))
-
-    def _let_go(self) -> None:
-        for name, module in self._preloaded.items():
-            if sys.modules.get(name) is module:
-                sys.modules[name] = None  # type: ignore[assignment]
-
-    def prepare(self) -> None:
-        """Shorten the end of this process, whose code has succeeded."""
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.fstat(1)
-            os.fstat(2)
-        except Exception:
-            return  # the interpreter must say so itself, and exit with 120
-        if self._exit is not None:
-            c_function("PyCapsule_SetDestructor")(Pointer(self._capsule), self._exit)
-
-
-def run_file(path: str, ending: Ending) -> None:
+def run_file(path: str) -> None:
     """Run a file as `python3 FILE` does, by the same function of the interpreter, and exit as it does."""
     run = c_function("PyRun_SimpleFileExFlags")
     leave = c_function("Py_Exit")
@@ -753,7 +695,34 @@ def set_environment(env: dict[str, str]) -> None:
         time.tzset()
 
 
-def run_python(spec: dict[str, Any], base_path: list[str], ending: Ending) -> None:
+def holds_module(directory: str, names: set[str]) -> bool:
+    """Tell whether a directory has a module or package of one of these names."""
+    try:
+        entries = os.listdir(directory) if names else []
+    except OSError:
+        return False
+    for entry in entries:
+        if entry.partition(".")[0] in names and (
+            entry.endswith((".py", ".pyc", ".so")) or os.path.exists(os.path.join(directory, entry, "__init__.py"))
+        ):
+            return True
+    return False
+
+
+def shadows_warm_module(directory: str, python_path: list[str]) -> bool:
+    """Tell whether code would find other modules than the warm interpreter has: a fresh one searches these first."""
+    warm = {name for name in WARM_MODULES if "." not in name}
+    # The directory of the code is searched from when the code begins, the path from when the interpreter does.
+    return holds_module(directory, warm - FRESH_MODULES) or any(holds_module(part, warm) for part in python_path)
+
+
+def run_in_own_interpreter(spec: dict[str, Any]) -> None:
+    """Become a fresh interpreter, for code to which the warm one would be wrong. Never returns."""
+    set_signals_to_default(python=False)
+    os.execve(sys.executable, [sys.executable, *spec["argv"][1:]], spec["env"])
+
+
+def run_python(spec: dict[str, Any], base_path: list[str]) -> None:
     """Run the file of an execution in this process, which is a fresh fork of the zygote. Never returns."""
     if spec["source"] is not None:
         write_source(spec)
@@ -769,7 +738,10 @@ def run_python(spec: dict[str, Any], base_path: list[str], ending: Ending) -> No
         if part in search:
             search.remove(part)
         search.insert(0, part)
-    sys.path[:] = [os.path.realpath(os.path.dirname(path)), *search]
+    directory = os.path.realpath(os.path.dirname(path))
+    if shadows_warm_module(directory, search[: len(search) - len(base_path)]):
+        run_in_own_interpreter(spec)
+    sys.path[:] = [directory, *search]
     sys.argv[:] = spec["argv"][1:]
     if sys.version_info >= (3, 10):
         sys.orig_argv[:] = spec["argv"]
@@ -780,7 +752,7 @@ def run_python(spec: dict[str, Any], base_path: list[str], ending: Ending) -> No
     new_main()
     for name in AGENT_MODULES:
         sys.modules.pop(name, None)
-    run_file(shown, ending)
+    run_file(shown)
 
 
 AGENT_MODULES: list[str] = []
@@ -797,7 +769,6 @@ class Zygote:
         self._workdir = workdir
         self._base_path = sys.path[1:]
         self._env = env
-        self._ending = Ending()
 
     def run(self, preload: list[str]) -> None:
         """Serve until the agent is gone. Never returns."""
@@ -815,10 +786,7 @@ class Zygote:
             del sys.modules[name]
         sys.path[:] = self._base_path
         set_environment(self._env)
-        if preload:
-            self._ending.expect_preload()
         errors = self._import(preload)
-        self._ending.keep()
         AGENT_MODULES[:] = [name for name in ("resource",) if name not in sys.modules]
         WARM_MODULES.update(sys.modules)
         gc.collect()
@@ -878,7 +846,7 @@ class Zygote:
                 os.close(fd)
             spec = read_spec(fds[3])
             self._identity.limit()
-            run_python(spec, self._base_path, self._ending)
+            run_python(spec, self._base_path)
         except BaseException as error:
             say_and_exit("%s: %s: %s" % (sys.executable, type(error).__name__, error), 70)
         finally:
@@ -1959,27 +1927,27 @@ class Agent:
         """See from time to time that an execution whose parent is the zygote has not ended without a word."""
         if execution.finished:
             return
-        grace_s = START_GRACE_S if self._zygote_is_stopped() else BUSY_GRACE_S
-        if execution.awaits_pid and self._ready and clock() - execution.started_at > grace_s:
+        self._wake_zygote()
+        if execution.awaits_pid and self._ready and clock() - execution.started_at > BUSY_GRACE_S:
             self._kill_zygote()
         if execution.in_zygote and not execution.ended and execution.pid and not execution.awaits_pid:
             fields = process_stat(execution.pid)
-            if fields and fields[0] == b"Z" and int(fields[1]) == self._zygote_pid:
-                execution.silent_since = execution.silent_since or clock()
-                self._after("silent", ZYGOTE_GRACE_S, lambda: self._zygote_is_silent(execution))
-            elif not fields and not self._zygote_pid:
+            if not fields and not self._zygote_pid:
                 execution.reason = execution.reason or "killed"
                 self._program_ended(execution, None, None)
+                return
+            if not fields or (fields[0] == b"Z" and int(fields[1]) == self._zygote_pid):
+                execution.silent_since = execution.silent_since or clock()
+                if clock() - execution.silent_since > BUSY_GRACE_S:
+                    self._kill_zygote()
         self._after("watch", WATCH_S, lambda: self._look_after(execution))
 
-    def _zygote_is_silent(self, execution: Execution) -> None:
-        if execution is not self._current or execution.ended:
-            return
-        if self._zygote_is_stopped() or clock() - execution.silent_since > BUSY_GRACE_S:
-            self._kill_zygote()
+    def _wake_zygote(self) -> None:
+        """Let the interpreter go on if code has stopped it."""
+        if self._zygote_is_stopped():
+            send_signal(self._zygote_pid, _signal.SIGCONT)
 
     def _zygote_is_stopped(self) -> bool:
-        """Tell whether code has stopped the interpreter that it was forked from."""
         fields = process_stat(self._zygote_pid) if self._zygote_pid else []
         return bool(fields) and fields[0] in (b"T", b"t")
 
@@ -2123,6 +2091,7 @@ class Agent:
         execution.kill_until = clock() + KILL_TOTAL_S
         execution.specs.clear()
         self._close_code_fds(execution)
+        self._wake_zygote()
         self._kill_step(execution)
 
     def _processes(self, before: set[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -186,6 +186,11 @@ CASES = {
                            "package/other.py": "x = 5"}),
     "error in a sibling": Case("import sibling\nsibling.f()", files={"sibling.py": "def f():\n    return {}['k']"}),
     "sibling that shadows a library": Case("import random\nprint(random.x)", files={"random.py": "x = 'mine'"}),
+    "library that shadows a library": Case("import random, decimal\nprint(random.__file__[-14:], random.x, decimal.Decimal(1))",
+                                           files={"lib/random/__init__.py": "x = 3"}, env={"PYTHONPATH": "lib"}),
+    "files that shadow nothing": Case("import random, logging, decimal\nprint(random.Random, logging.INFO, decimal.Decimal)",
+                                      files={"random.csv": "", "logging/data.txt": "", "lib/decimal.txt": ""},
+                                      env={"PYTHONPATH": "lib"}),
     "sibling imports main": Case("import sibling\nx = 1", files={"sibling.py": "import __main__\nprint(__main__.__file__)"}),
     "reload": Case("import importlib, sibling\nimportlib.reload(sibling)", files={"sibling.py": "print('loaded')"}),
     "pickle of a class of main": Case("import pickle\nclass A:\n    x = 1\nb = pickle.dumps(A())\nprint(b, "
@@ -197,8 +202,8 @@ CASES = {
     "inspect source": Case("import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f), inspect.getfile(f))"),
     "runpy": Case("import runpy\nrunpy.run_path('other.py', run_name='__main__')", files={"other.py": "print(__name__, __file__)"}),
     "doctest": Case("'''\n>>> 1 + 1\n3\n'''\nimport doctest\nprint(doctest.testmod())"),
-    "unittest": Case("import unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertTrue(1)\n"
-                     "unittest.main(argv=['x', '-q'], exit=False, verbosity=0).result.testsRun"),
+    "unittest": Case("import io, unittest\nclass T(unittest.TestCase):\n    def test(self): self.assertTrue(1)\n"
+                     "runner = unittest.TextTestRunner(io.StringIO())\nprint(unittest.main(testRunner=runner, exit=False).result)"),
     "logging": Case("import logging\nlogging.warning('w')\nlogging.basicConfig(level=10, format='%(levelname)s %(name)s "
                     "%(module)s %(funcName)s %(lineno)d %(message)s', force=True)\nlogging.debug('d')\ntry:\n    1 / 0\n"
                     "except Exception:\n    logging.exception('e')"),

@@ -173,7 +173,10 @@ def test_an_agent_lives_on_when_its_input_ends_unless_told_otherwise(tmp_path: P
 def test_an_agent_dies_with_the_proxy_and_takes_code_along(start_agent: StartAgent) -> None:
     agent = start_agent()
     agent.start("import os, time\nos.fork()\nprint(os.getpid(), flush=True)\ntime.sleep(60)")
-    pids = [int(agent.wait_event("stdout")["body"].split()[0]) for _ in range(2)]
+    printed = b""
+    while printed.count(b"\n") < 2:
+        printed += agent.wait_event("stdout")["body"]
+    pids = [int(line) for line in printed.split()]
     assert agent.process.stdin is not None
     agent.process.stdin.close()
     agent.process.wait(5)
