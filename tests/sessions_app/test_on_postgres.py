@@ -10,16 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-SUBJECTS = (
-    "models",
-    "services",
-    "commands/test_commands.py",
-    "test_reaper.py",
-    "test_pool.py",
-    "test_checks.py",
-    "api",
-    "admin",
-)
+SUBJECTS = ("models", "services", "commands/test_commands.py", "test_reaper.py", "test_pool.py", "test_checks.py")
 
 
 @pytest.mark.postgres
