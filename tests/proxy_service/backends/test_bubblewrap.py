@@ -9,6 +9,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -202,8 +203,10 @@ async def test_an_ordinary_user_can_do_all_this(backend: BubblewrapBackend, tmp_
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, user.pw_uid, user.pw_gid)
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(0o755)
+    # pytest keeps its own directories to itself; those of the system are open already.
+    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        assert parent.owner() == "root" and parent != Path(tempfile.gettempdir())
+        parent.chmod(0o711)
     script = (
         "import asyncio, json, sys, time\n"
         "from tests.proxy_service.backends.conftest import *\n"
