@@ -91,7 +91,8 @@ def first_result(bench: Bench) -> None:
     run: dict[str, Callable[[], float | None]] = {}
     for backend, servers in bench.stacks.items():
         servers.template("bench-warm", lang="python", warm_pool_size=2)
-        servers.template("bench-cold", lang="python", warm_pool_size=0)
+        # Limits of its own: a pool serves every template whose sandboxes are equal.
+        servers.template("bench-cold", lang="python", warm_pool_size=0, pids=120)
         app = servers.app()
         app.connect()
 
