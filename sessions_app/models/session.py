@@ -260,9 +260,9 @@ class Session(models.Model):
             if as_read.update(live_executions=1, last_activity_at=now, expires_at=self.lifetime_ends_at):
                 return "running"
         busy = {"last_activity_at": now, "expires_at": LIFETIME_ENDS_AT, "live_executions": F("live_executions") + 1}
-        if rows.filter(live_executions__gte=1, live_executions__lt=MAX_LIVE_EXECUTIONS).update(**busy):
-            return "queued"
-        return "running" if rows.filter(live_executions=0).update(**busy) else None
+        if rows.filter(live_executions__lt=MAX_LIVE_EXECUTIONS).update(**busy) == 0:
+            return None
+        return "running" if self._places_taken() == 1 else "queued"
 
     def release(self, now: datetime) -> bool:
         """Give an execution's place back; the last one starts the idle clock. Return whether others are left."""
@@ -277,15 +277,18 @@ class Session(models.Model):
             ends_at = min(self.lifetime_ends_at, now + timedelta(seconds=self.idle_timeout_s))
             if as_read.update(live_executions=0, last_activity_at=now, expires_at=ends_at):
                 return False
-        idle = Case(
-            When(status=self.Status.ACTIVE, then=idle_deadline(now)),
-            default=F("expires_at"),
-            output_field=DateTimeField(),
+        # In one statement: between two, another release could make both conditions false, and this place stay taken.
+        idle = When(status=self.Status.ACTIVE, live_executions__lte=1, then=idle_deadline(now))
+        rows.update(
+            live_executions=Case(When(live_executions__gt=1, then=F("live_executions") - 1), default=0),
+            last_activity_at=now,
+            expires_at=Case(idle, default=F("expires_at"), output_field=DateTimeField()),
         )
-        if rows.filter(live_executions__lte=1).update(live_executions=0, last_activity_at=now, expires_at=idle):
-            return False
-        rows.filter(live_executions__gt=1).update(live_executions=F("live_executions") - 1, last_activity_at=now)
-        return True
+        return self._places_taken() > 0
+
+    def _places_taken(self) -> int:
+        """Read how many places are taken, in the transaction that has just changed the number."""
+        return Session.objects.values_list("live_executions", flat=True).get(pk=self.pk)
 
     def change(self, *, now: datetime, active: bool, **values: object) -> bool:
         """Change what its user may change, and reckon the deadline anew; False when it is not active any more.
