@@ -1,7 +1,8 @@
 """Executions: in order within a session, joined by their id, never run twice.
 
 A task of the session drives them, not the request that asked: a caller that goes away changes nothing. What the
-proxy holds of an execution it forgets at its end; whoever asks later is served from the sandbox's own journal.
+proxy holds of an execution it forgets once somebody has read its end; whoever asks later is served from the sandbox's
+own journal.
 """
 
 from __future__ import annotations
@@ -108,9 +109,12 @@ class Execution:
 class Executions:
     """The executions of one session."""
 
-    def __init__(self, sandbox: Sandbox, *, max_waiting: int) -> None:
+    def __init__(
+        self, sandbox: Sandbox, *, max_waiting: int, keep: Callable[[Execution], None] = lambda execution: None
+    ) -> None:
         self._sandbox = sandbox
         self._max_waiting = max_waiting
+        self._keep = keep
         self._held: dict[str, Execution] = {}
         self._revived: dict[str, Execution] = {}
         self._waiting: deque[Execution] = deque()
@@ -261,6 +265,7 @@ class Executions:
         end = execution.transcript.end
         if end is not None:
             metrics.count_execution(str(end["status"]), end.get("duration_ms"))
+            self._keep(execution)
         self._finished[execution.id] = None
         while len(self._finished) > MAX_FINISHED_IDS:
             self._finished.popitem(last=False)
@@ -311,8 +316,9 @@ class Executions:
         """End all that is live, because the sandbox is gone (`lost`) or goes (`cancelled`); return it."""
         self._ended_as = reason
         ended = self.live
-        for execution in ended:
+        for execution in (*ended, *self._unstarted.values()):
             execution.finish_as(reason)
+            self._keep(execution)
         self._waiting.clear()
         return ended
 

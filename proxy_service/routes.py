@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import cast
 
 from starlette.requests import Request
@@ -123,19 +124,25 @@ async def session_stats(request: Request) -> Response:
 async def execute(request: Request) -> Response:
     """POST /sessions/{id}/execute: the result, or with `Accept: application/x-ndjson` the live events."""
     running = service(request)
-    session = _session(request)
+    session_id = parse_session_id(request.path_params["session_id"])
     body = parse(ExecuteBody, await read_body(request))
     body.check(running.settings)
-    execution = running.submit(session, body.execution_id or str(uuid.uuid4()), body)
+    execution = running.sessions.kept.get(session_id, body.execution_id) if body.execution_id else None
+    if execution is None:
+        execution = running.submit(running.sessions.get(session_id), body.execution_id or str(uuid.uuid4()), body)
     if NDJSON in request.headers.get("accept", ""):
         return StreamingResponse(_lines(execution, 0), media_type=NDJSON)
     await execution.wait()
-    return answer(execution.result())
+    result = answer(execution.result())
+    if not await request.is_disconnected():
+        running.sessions.was_read(session_id, execution.id)
+    return result
 
 
 async def execution_events(request: Request) -> Response:
     """GET /sessions/{id}/executions/{eid}/events?after=SEQ&follow=true: replay, then follow."""
-    execution = _session(request).executions.find(parse_execution_id(request.path_params["execution_id"]))
+    sessions, session_id = service(request).sessions, parse_session_id(request.path_params["session_id"])
+    execution = sessions.find_execution(session_id, parse_execution_id(request.path_params["execution_id"]))
     after = request.query_params.get("after", "0")
     if not after.isascii() or not after.isdigit() or len(after) > 15:
         raise InvalidRequest("`after` must be a whole number from 0.", field="after")
@@ -146,22 +153,25 @@ async def execution_events(request: Request) -> Response:
         raise execution.error
     if request.query_params.get("follow", "true").lower() in ("false", "0", "no"):
         return Response(b"".join(Follower(execution.transcript, int(after)).lines()), media_type=NDJSON)
-    return StreamingResponse(_lines(execution, int(after)), media_type=NDJSON)
+    return StreamingResponse(
+        _lines(execution, int(after), partial(sessions.was_read, session_id, execution.id)), media_type=NDJSON
+    )
 
 
 async def cancel_execution(request: Request) -> Response:
     """DELETE /sessions/{id}/executions/{eid}: kill it with all its processes; answers when it has ended."""
+    sessions, session_id = service(request).sessions, parse_session_id(request.path_params["session_id"])
     execution_id = parse_execution_id(request.path_params["execution_id"])
-    executions = _session(request).executions
-    execution = executions.find(execution_id)
-    cancelled = await executions.cancel(execution_id)
+    execution, cancelled = sessions.find_execution(session_id, execution_id), False
+    if not execution.done:
+        cancelled = await sessions.get(session_id).executions.cancel(execution_id)
     with suppress(TimeoutError):
         await asyncio.wait_for(execution.wait(), CANCEL_PATIENCE_S)
     end = execution.transcript.end or {}
     return answer({"execution_id": execution_id, "cancelled": cancelled, "status": end.get("status", "running")})
 
 
-async def _lines(execution: Execution, after: int) -> AsyncIterator[bytes]:
+async def _lines(execution: Execution, after: int, was_read: Callable[[], None] = lambda: None) -> AsyncIterator[bytes]:
     """Yield the events as lines, and a blank one where nothing happened for a while."""
     transcript = execution.transcript
     follower = Follower(transcript, after)
@@ -173,6 +183,8 @@ async def _lines(execution: Execution, after: int) -> AsyncIterator[bytes]:
         if batch:
             yield batch
         elif done or follower.done:
+            if follower.done:
+                was_read()
             return
         else:
             try:

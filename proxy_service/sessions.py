@@ -6,14 +6,16 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from proxy_service import metrics
 from proxy_service.backends.base import Backend, Sandbox, SandboxSpec
 from proxy_service.errors import Conflict, ProxyError, ShuttingDown, Unavailable, UnknownSession
-from proxy_service.executions import Executions
+from proxy_service.executions import Execution, Executions
+from proxy_service.kept import KeptExecutions
 from proxy_service.libraries import SessionLibraries
 from proxy_service.library_cache import LibraryCache
 from proxy_service.pool import Pool
@@ -30,12 +32,19 @@ class ProxySession:
     """One session: its sandbox, its executions and the libraries that it has."""
 
     def __init__(
-        self, session_id: str, sandbox: Sandbox, *, cache: LibraryCache, max_waiting: int, source: str
+        self,
+        session_id: str,
+        sandbox: Sandbox,
+        *,
+        cache: LibraryCache,
+        max_waiting: int,
+        source: str,
+        keep: Callable[[Execution], None],
     ) -> None:
         self.id = session_id
         self.sandbox = sandbox
         self.pooled = source == "pool"
-        self.executions = Executions(sandbox, max_waiting=max_waiting)
+        self.executions = Executions(sandbox, max_waiting=max_waiting, keep=keep)
         self.libraries = SessionLibraries(sandbox, cache, found_again=source == "found")
 
     def describe(self) -> dict[str, Any]:
@@ -68,6 +77,7 @@ class Sessions:
         self._creating: dict[str, tuple[str, asyncio.Task[ProxySession]]] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._starting = 0
+        self.kept = KeptExecutions()
         self.pool = Pool(self._make_for_pool, teardown, parallel_starts=settings.pool_parallel_starts)
         self.stopping = False
 
@@ -84,6 +94,15 @@ class Sessions:
             return self._sessions[session_id]
         except KeyError:
             raise UnknownSession(session_id) from None
+
+    def find_execution(self, session_id: str, execution_id: str) -> Execution:
+        """Return an execution, also one whose sandbox is gone, while it is kept. Raises UnknownSession."""
+        return self.kept.get(session_id, execution_id) or self.get(session_id).executions.find(execution_id)
+
+    def was_read(self, session_id: str, execution_id: str) -> None:
+        """Note that somebody has the whole of an execution; its sandbox can tell it again, if it still runs."""
+        if session_id in self._sessions:
+            self.kept.drop(session_id, execution_id)
 
     def adopt(self, found: list[Sandbox]) -> None:
         """Take over the sandboxes that an earlier proxy left; one without a session was in its pool and goes."""
@@ -174,7 +193,8 @@ class Sessions:
 
     def _add(self, session_id: str, sandbox: Sandbox, source: str) -> ProxySession:
         waiting = self._settings.max_waiting_executions
-        session = ProxySession(session_id, sandbox, cache=self._cache, max_waiting=waiting, source=source)
+        keep = partial(self.kept.put, session_id)
+        session = ProxySession(session_id, sandbox, cache=self._cache, max_waiting=waiting, source=source, keep=keep)
         self._sessions[session_id] = session
         self._watchers[session_id] = asyncio.create_task(self._watch(session))
         metrics.count_session(source)

@@ -164,6 +164,15 @@ class Execution(models.Model):
             return False
         return True
 
+    def note_progress(self, values: Mapping[str, object]) -> None:
+        """Keep what a live execution has printed so far, unless the row has as much already."""
+        if values.get("last_seq", 0) == self.last_seq:
+            return
+        kept = {name: values[name] for name in ("stdout", "stderr", "results", "truncated", "last_seq")}
+        if Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(**kept):
+            for name, value in kept.items():
+                setattr(self, name, value)
+
     def leave_unattended(self) -> None:
         """Have a reaper look at it soon: nobody waits for its end."""
         self.attend_at = timezone.now() + UNATTENDED

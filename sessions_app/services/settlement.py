@@ -78,6 +78,8 @@ def write_journal(execution: Execution, journal: outcome.Journal, *, actor: str)
         return True
     if journal.started_at is not None and execution.status == Status.QUEUED:
         execution.begin(actor=actor)
+    # What a sandbox has printed may be asked for when it is gone, and the proxy with it.
+    execution.note_progress(journal.partial)
     return False
 
 
@@ -104,25 +106,23 @@ def stop_execution(execution: Execution, *, actor: str, user_id: int | None = No
 
     Raises ProxyUnavailable, with nothing changed, when the proxy is away.
     """
-    partial: dict[str, Any] = {}
     release_connection()
     try:
         proxy().cancel(execution.session_id, execution.pk)
         events = proxy().journal(execution.session_id, execution.pk, patience_s=CANCEL_PATIENCE_S, follow=True)
         journal = outcome.from_events(events)
-        if journal.outcome is not None:
-            write_outcome(execution, journal.outcome, actor=actor, user_id=user_id, reason=reason)
-            return
-        partial = journal.partial
     except (ExecutionUnknown, SandboxFailed) as error:
-        logger.info("Execution %s left no journal: %s", execution.pk, error)
-    write_outcome(execution, outcome.Outcome(Status.CANCELLED, partial), actor=actor, user_id=user_id, reason=reason)
+        logger.info("Execution %s was not cancelled in its sandbox: %s", execution.pk, error)
+        journal = _last_words(execution)
+    result = journal.outcome or outcome.Outcome(Status.CANCELLED, journal.partial)
+    write_outcome(execution, result, actor=actor, user_id=user_id, reason=reason)
 
 
 def lose_session(session: Session, *, error: str, actor: str) -> None:
     """Write that a session's sandbox is gone: the session `failed`, reason `lost`, its live executions `lost`.
 
-    A session that was being ended has reached what was wanted.
+    They keep their output so far, or the end that they had reached. A session that was being ended has reached what
+    was wanted.
     """
     session.refresh_from_db()
     ended_on_purpose = session.status in ENDED_ON_PURPOSE
@@ -130,9 +130,29 @@ def lose_session(session: Session, *, error: str, actor: str) -> None:
         session.finish_end(actor=actor)
     else:
         session.fail(reason=Session.Reason.LOST, error=error, actor=actor)
-    status = Status.CANCELLED if ended_on_purpose else Status.LOST
     for execution in session.executions.live():
-        execution.finish(status, actor=actor, reason=error, values={} if ended_on_purpose else {"error": LOST})
+        journal = _last_words(execution)
+        result = journal.outcome or outcome.Outcome(Status.LOST, journal.partial)
+        values = {name: value for name, value in result.values.items() if not (name in INSTANTS and value is None)}
+        status = result.status
+        if status == Status.LOST and ended_on_purpose:
+            status = Status.CANCELLED
+        elif status == Status.LOST:
+            values["error"] = LOST
+        execution.finish(status, actor=actor, reason=error, values=values)
+
+
+def _last_words(execution: Execution) -> outcome.Journal:
+    """Return what the proxy still has of an execution whose sandbox is gone; what the row has already stays in it."""
+    release_connection()
+    try:
+        journal = outcome.from_events(proxy().journal(execution.session_id, execution.pk))
+    except SandboxwebError as error:
+        logger.info("Execution %s left no journal: %s", execution.pk, error)
+        return outcome.Journal()
+    if journal.outcome is None and journal.partial["last_seq"] < execution.last_seq:
+        return outcome.Journal()
+    return journal
 
 
 def start_execution(execution: Execution, *, actor: str) -> Execution:

@@ -14,13 +14,23 @@ PATIENCE_S = 10.0
 class Call:
     """One request whose answer arrives piece by piece."""
 
-    def __init__(self, app: ASGIApp, method: str, path: str, *, token: str, body: Any = None, query: str = "") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        method: str,
+        path: str,
+        *,
+        token: str,
+        body: Any = None,
+        query: str = "",
+        accept: str = "application/x-ndjson",
+    ) -> None:
         self._body = b"" if body is None else json.dumps(body).encode()
         self._gone = asyncio.Event()
         self._sent: asyncio.Queue[Message] = asyncio.Queue()
         self._asked = False
         self._buffer = b""
-        headers = {"authorization": f"Bearer {token}", "accept": "application/x-ndjson", "host": "proxy"}
+        headers = {"authorization": f"Bearer {token}", "accept": accept, "host": "proxy"}
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -79,6 +89,10 @@ class Call:
         while (line := await self.line()) is not None:
             found.append(line)
         return found
+
+    def hang_up(self) -> None:
+        """Close the connection; the server goes on until it looks."""
+        self._gone.set()
 
     async def leave(self) -> None:
         """Go away as a caller does whose connection breaks, and wait until the server has noticed."""

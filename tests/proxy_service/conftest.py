@@ -91,9 +91,9 @@ class Proxy:
         assert response.status_code == 200, response.text
         return lines(response.text)
 
-    def call(self, method: str, path: str, body: Any = None, query: str = "") -> Call:
+    def call(self, method: str, path: str, body: Any = None, query: str = "", accept: str = NDJSON["Accept"]) -> Call:
         """Send a request whose answer is read line by line."""
-        return Call(self.app, method, path, token=TOKEN, body=body, query=query)
+        return Call(self.app, method, path, token=TOKEN, body=body, query=query, accept=accept)
 
 
 def lines(text: str) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ class FakeProxy:
     """The whole proxy; `away` refuses connections, `break_next` lets a request arrive and loses its answer."""
 
     sandboxes: dict[str, dict[str, FakeExecution]] = field(default_factory=dict)
+    kept: dict[str, dict[str, FakeExecution]] = field(default_factory=dict)
     made: dict[str, Json] = field(default_factory=dict)
     pool: list[Json] | None = None
     away: bool = False
@@ -84,6 +85,10 @@ class FakeProxy:
                 return httpx.Response(200, json={"sessions": list(self.sandboxes), "items": items})
             case method, ["sessions", session_id, *rest] if session_id in self.sandboxes:
                 return self._of_session(method, session_id, rest, body, request)
+            case method, ["sessions", session_id, "executions", execution_id, *rest] if execution_id in self.kept.get(
+                session_id, ()
+            ):
+                return self._of_execution(method, rest, self.kept[session_id][execution_id], request)
         return httpx.Response(404, json={"error": "unknown_session", "detail": "No such sandbox."})
 
     def _create(self, body: Json) -> httpx.Response:
@@ -110,15 +115,25 @@ class FakeProxy:
                 return httpx.Response(200, json={"session_id": session_id, "status": "terminated"})
             case "POST", ["execute"]:
                 return self._execute(executions, body, request)
-            case "GET", ["executions", execution_id, "events"] if execution_id in executions:
-                after = int(request.url.params.get("after", 0))
-                events = [event for event in executions[execution_id].events if event["seq"] > after]
-                return _ndjson(events)
-            case "DELETE", ["executions", execution_id] if execution_id in executions:
-                if not executions[execution_id].ended:
-                    executions[execution_id].end(reason="cancelled", exit_code=None, signal=9)
-                return httpx.Response(200, json={"status": "cancelled"})
+            case method, ["executions", execution_id, *rest] if execution_id in executions:
+                return self._of_execution(method, rest, executions[execution_id], request)
         return httpx.Response(404, json={"error": "unknown_execution", "detail": "No such execution."})
+
+    @staticmethod
+    def _of_execution(method: str, rest: list[str], execution: FakeExecution, request: httpx.Request) -> httpx.Response:
+        if rest == ["events"]:
+            after = int(request.url.params.get("after", 0))
+            return _ndjson([event for event in execution.events if event["seq"] > after])
+        if not execution.ended:
+            execution.end(reason="cancelled", exit_code=None, signal=9)
+        return httpx.Response(200, json={"status": "cancelled"})
+
+    def lose(self, session_id: object) -> None:
+        """End a sandbox as one that dies by itself: what it ran is kept, ended as lost."""
+        kept = self.kept[str(session_id)] = self.sandboxes.pop(str(session_id))
+        for execution in kept.values():
+            if not execution.ended:
+                execution.end(reason="lost", exit_code=None)
 
     def _execute(self, executions: dict[str, FakeExecution], body: Json, request: httpx.Request) -> httpx.Response:
         execution_id = body["execution_id"]
