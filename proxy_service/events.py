@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from proxy_service.backends.base import SandboxEvent
 from proxy_service.errors import SandboxBroken
+from proxy_service.phases import phase_of
 
 STREAMS = ("stdout", "stderr")
 _OTHER = len(STREAMS)
@@ -45,7 +46,8 @@ class Transcript:
     Output lives in one buffer a stream; per event there are a byte for its kind, where its output ends, and its time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lang: str = "") -> None:
+        self._lang = lang
         self._kinds = bytearray()
         self._ends = array("Q")
         self._times = array("d")
@@ -53,7 +55,7 @@ class Transcript:
         self._buffers = (bytearray(), bytearray())
         self._changed: asyncio.Future[None] | None = None
         self.end: Mapping[str, Any] | None = None
-        """The data of the `exit` event, once there is one; its `status` is in it."""
+        """The data of the `exit` event, once there is one; its `status` and `phase` are in it."""
 
     @property
     def last_seq(self) -> int:
@@ -83,7 +85,7 @@ class Transcript:
         kind = STREAMS.index(event.type) if event.type in STREAMS else _OTHER
         if kind == _OTHER:
             if event.type == "exit":
-                self.end = {**event.data, "status": event.data.get("status") or status_of(event.data)}
+                self.end = self._completed(event.data)
                 event = SandboxEvent(event.seq, "exit", event.at, self.end)
             self._others[event.seq] = event
             self._ends.append(0)
@@ -93,6 +95,11 @@ class Transcript:
         self._kinds.append(kind)
         self._times.append(event.at)
         self.notify()
+
+    def _completed(self, end: Mapping[str, Any]) -> Mapping[str, Any]:
+        status = end.get("status") or status_of(end)
+        phase = "run" if status == "succeeded" else phase_of(self._lang, end, self.text("stderr"))
+        return {**end, "status": status, "phase": phase}
 
     def add(self, kind: str, at: float, data: Mapping[str, Any] | None = None, body: bytes = b"") -> None:
         """Add an event of the proxy's own after what the sandbox told."""

@@ -42,11 +42,13 @@ Prepare = Callable[[], Awaitable[tuple[str, ...]]]
 class Execution:
     """One run of code, from its request to its end."""
 
-    def __init__(self, request: ExecRequest | None, execution_id: str, prepare: Prepare | None = None) -> None:
+    def __init__(
+        self, request: ExecRequest | None, execution_id: str, prepare: Prepare | None = None, *, lang: str = ""
+    ) -> None:
         self.id = execution_id
         self.request = request
         self.prepare = prepare
-        self.transcript = Transcript()
+        self.transcript = Transcript(lang)
         self.error: ProxyError | None = None
         """Why it has no result here: the request is answered with this."""
         self.begun = False
@@ -90,6 +92,7 @@ class Execution:
         return {
             "execution_id": self.id,
             "status": end.get("status", "error"),
+            "phase": end.get("phase", "run"),
             "stdout": transcript.text("stdout"),
             "stderr": transcript.text("stderr"),
             "exit_code": end.get("exit_code"),
@@ -127,7 +130,7 @@ class Executions:
         self._ended_as = "lost"
         if sandbox.execution_ids:
             # Only the newest may still run; following it keeps what comes after it in order.
-            self._enqueue(Execution(None, sandbox.execution_ids[-1]))
+            self._enqueue(Execution(None, sandbox.execution_ids[-1], lang=sandbox.spec.lang))
 
     @property
     def live(self) -> list[Execution]:
@@ -150,7 +153,7 @@ class Executions:
             return self.find(request.execution_id)
         if len(self._waiting) >= self._max_waiting + (self.running is None):
             raise TooManyWaiting(f"{self._max_waiting} executions of this session are waiting already.")
-        return self._enqueue(Execution(request, request.execution_id, prepare))
+        return self._enqueue(Execution(request, request.execution_id, prepare, lang=request.lang))
 
     def find(self, execution_id: str) -> Execution:
         """Return an execution, read from the sandbox's journal if need be; it may turn out to be unknown there."""
@@ -284,7 +287,7 @@ class Executions:
 
         Kept apart from what is held: whoever submits an id that was asked for too early does not join a 404.
         """
-        execution = self._revived[execution_id] = Execution(None, execution_id)
+        execution = self._revived[execution_id] = Execution(None, execution_id, lang=self._sandbox.spec.lang)
 
         async def read() -> None:
             try:

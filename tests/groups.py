@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-IMAGES = {"docker": ("python", "python-data"), "podman": ("python",)}
+LANGUAGES = ("bash", "cpp", "go", "java", "javascript", "python", "r", "ruby")
+IMAGES = {"docker": (*LANGUAGES, "python-data"), "podman": ("python",)}
 PROBE_TIMEOUT_S = 60
 
 

@@ -1223,6 +1223,7 @@ class Execution:
         self.in_zygote = False
         self.ended = False
         self.status: int | None = None
+        self.programs_left = 0
         self.cpu_s = 0.0
         self.max_rss_bytes = 0
         self.reason = ""
@@ -2149,6 +2150,7 @@ class Agent:
             return
         execution.ended = True
         execution.status = status
+        execution.programs_left = len(execution.specs)
         execution.specs.clear()
         self._close_code_fds(execution)
         self._timers.pop("silent", None)
@@ -2195,6 +2197,7 @@ class Agent:
             stdout_bytes=execution.streams[0].total_bytes,
             stderr_bytes=execution.streams[1].total_bytes,
             background=len(self._background - execution.before),
+            programs_left=execution.programs_left,
             **fields,
         )
         execution.finished = True

@@ -83,7 +83,8 @@ class SandboxEvent:
     """Tell one thing that an execution did. `seq` counts from 1 without a gap; `exit` is always the last.
 
     `data` by type: `started` {}, `truncated` {stream, omitted_bytes}, `exit` {exit_code, signal, reason, duration_ms,
-    cpu_ms, max_rss_bytes, stdout_bytes, stderr_bytes, background}. `body` holds the raw bytes of stdout and stderr.
+    cpu_ms, max_rss_bytes, stdout_bytes, stderr_bytes, background, programs_left}, the last how many of an execution's
+    programs did not run because one before them failed. `body` holds the raw bytes of stdout and stderr.
     """
 
     seq: int

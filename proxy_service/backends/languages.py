@@ -26,7 +26,8 @@ VERSION_COMMANDS: Mapping[str, tuple[str, ...]] = {
     "r": ("Rscript", "--version"),
     "ruby": ("ruby", "--version"),
 }
-GO_PROGRAM = "/tmp/program"  # noqa: S108
+COMPILERS: Mapping[str, str] = {"cpp": "g++ -std=c++17", "go": "go build"}
+PROGRAM = "/tmp/program"  # noqa: S108
 _PROBE_TIMEOUT_S = 10.0
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
@@ -71,9 +72,10 @@ def source_file(lang: str) -> str:
 
 def commands(lang: str, path: str) -> list[str]:
     """Return the shell lines that compile and run the file at `path`, one after another."""
-    if lang == "go":
-        # `go run` ends with 1 whatever the program ended with.
-        return [f"go build -o {GO_PROGRAM} {path}", GO_PROGRAM]
+    if lang in COMPILERS:
+        # In two steps: the program has its own exit code and the standard input to itself, and who asks learns which
+        # of the two failed.
+        return [f"{COMPILERS[lang]} -o {PROGRAM} {path} </dev/null", PROGRAM]
     return list(language_handler(lang).get_execution_commands(path))
 
 

@@ -1,80 +1,178 @@
-"""Every language that a backend offers runs: input, exit codes, compile errors, and nothing left behind."""
+"""Every language that a server offers, through the proxy: the table of what its programs do there."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import replace
+import asyncio
+import platform
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-import pytest_asyncio
 
-from proxy_service.backends.base import Backend, Limits, Sandbox
-from tests.proxy_service.backends.conftest import BUBBLEWRAP, DOCKER, MIB, SPEC, fresh_name, run
+from proxy_service.app import create_app
+from proxy_service.backends.bwrap import SYSTEM_PATH
+from proxy_service.backends.languages import LANGUAGES, VERSION_COMMANDS
+from tests.proxy_service.backends.conftest import BUBBLEWRAP, DOCKER, MIB, make_backend, make_settings
+from tests.proxy_service.backends.programs import OUTPUT_BYTES, PROGRAMS, Programs
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.parametrize("backend", [BUBBLEWRAP, DOCKER], indirect=True, scope="module"),
-]
+LIMITS = {"memory_bytes": 1024 * MIB, "cpus": 2.0, "pids": 256, "disk_bytes": 512 * MIB}
+AT_ONCE = 2
+Run = Callable[..., Awaitable[dict[str, Any]]]
+Show = Callable[[str], None]
 
-ROOM = Limits(memory_bytes=1024 * MIB, cpus=2.0, pids=128, disk_bytes=256 * MIB)
 
-HELLO = {
-    "bash": "read -r name; echo hello $name",
-    "cpp": "#include <iostream>\n#include <string>\n"
-    'int main() { std::string name; std::getline(std::cin, name); std::cout << "hello " << name << std::endl; }',
-    "go": 'package main\nimport ("bufio"; "fmt"; "os")\n'
-    'func main() { in := bufio.NewScanner(os.Stdin); in.Scan(); fmt.Println("hello", in.Text()) }',
-    "java": "import java.util.Scanner;\npublic class Main { public static void main(String[] a) "
-    '{ System.out.println("hello " + new Scanner(System.in).nextLine()); } }',
-    "javascript": "console.log('hello', require('fs').readFileSync(0, 'utf8').trim())",
-    "python": "print('hello', input())",
-    "r": "name <- readLines(file('stdin'), n = 1); cat('hello ', name, '\\n', sep = '')",
-    "ruby": 'puts "hello #{gets}"',
+class Server:
+    """A proxy on one backend, in this process."""
+
+    def __init__(self, backend: str, http: httpx.AsyncClient) -> None:
+        self.backend = backend
+        self.http = http
+
+    async def languages(self) -> dict[str, str | None]:
+        """Return the version of each language that can run."""
+        found = (await self.http.get("/languages")).json()["languages"]
+        return {item["lang"]: item["version"] for item in found}
+
+
+@pytest.fixture(params=[BUBBLEWRAP, DOCKER])
+async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
+    """A proxy on a real backend."""
+    settings = make_settings(tmp_path)
+    app = create_app(settings, make_backend(request.param, settings))
+    transport = httpx.ASGITransport(app=app)
+    headers = {"Authorization": f"Bearer {settings.token}"}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://proxy", headers=headers, timeout=120) as http,
+    ):
+        yield Server(request.param, http)
+
+
+@pytest.fixture
+def show(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Show:
+    """Write a line where the person who runs the tests sees it."""
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+
+    def write(line: str) -> None:
+        with capsys.disabled():
+            reporter.write_line(line)
+
+    return write
+
+
+async def says_hello(run: Run, programs: Programs) -> None:
+    answer = await run(programs.hello)
+    assert (answer["status"], answer["stdout"], answer["exit_code"]) == ("succeeded", "hello\n", 0)
+
+
+async def reads_its_input(run: Run, programs: Programs) -> None:
+    answer = await run(programs.greet, stdin="world\n")
+    assert (answer["stdout"], answer["exit_code"], answer["phase"]) == ("hello world\n", 0, "run")
+
+
+async def is_refused(run: Run, programs: Programs) -> None:
+    answer = await run(programs.refused)
+    assert (answer["status"], answer["phase"], answer["stdout"]) == ("failed", "compile", "")
+    assert answer["exit_code"] not in (0, None)
+    assert answer["stderr"]
+
+
+async def fails(run: Run, programs: Programs) -> None:
+    answer = await run(programs.fails)
+    assert (answer["status"], answer["phase"]) == ("failed", "run")
+    assert answer["exit_code"] not in (0, None) or answer["signal"] == 6
+    assert "wrong" in answer["stderr"]
+
+
+async def leaves(run: Run, programs: Programs) -> None:
+    answer = await run(programs.leaves)
+    assert (answer["status"], answer["exit_code"], answer["phase"]) == ("failed", 5, "run")
+
+
+async def is_cut_off(run: Run, programs: Programs) -> None:
+    answer = await run(programs.loops, timeout=3)
+    assert (answer["status"], answer["phase"]) == ("timed_out", "run")
+    assert 3000 <= answer["duration_ms"] < 8000
+
+
+async def writes_much(run: Run, programs: Programs) -> None:
+    answer = await run(programs.output, output_limit_bytes=8 * MIB)
+    assert (answer["status"], len(answer["stdout"]), answer["truncated"]) == ("succeeded", OUTPUT_BYTES, False)
+
+
+async def keeps_files(run: Run, programs: Programs) -> None:
+    assert (await run(programs.writes))["exit_code"] == 0
+    assert (await run(programs.reads))["stdout"] == "kept\n"
+
+
+CELLS = {
+    "hello": says_hello,
+    "input": reads_its_input,
+    "compile error": is_refused,
+    "run-time error": fails,
+    "exit code": leaves,
+    "time-out": is_cut_off,
+    "5 MB": writes_much,
+    "file": keeps_files,
 }
-EXIT_FIVE = {
-    "bash": "exit 5",
-    "cpp": "int main() { return 5; }",
-    "go": 'package main\nimport "os"\nfunc main() { os.Exit(5) }',
-    "java": "public class Main { public static void main(String[] a) { System.exit(5); } }",
-    "javascript": "process.exit(5)",
-    "python": "raise SystemExit(5)",
-    "r": "quit(status = 5)",
-    "ruby": "exit 5",
-}
-NO_PROGRAM = {
-    "bash": "if then",
-    "cpp": "int main() { return nothing; }",
-    "go": "package main\nfunc main() { nothing }",
-    "java": "public class Main { int }",
-    "javascript": "let = ;",
-    "python": "def :",
-    "r": "x <- (",
-    "ruby": "def",
-}
 
 
-@pytest_asyncio.fixture(params=sorted(HELLO), loop_scope="module")
-async def spoken(request: pytest.FixtureRequest, backend: Backend) -> AsyncIterator[tuple[str, Sandbox] | None]:
-    """A language and a sandbox for it; nothing when this machine has not got it."""
-    lang = request.param
-    if lang not in {item["lang"] for item in backend.languages()}:
-        yield None
-        return
-    sandbox = await backend.create(replace(SPEC, lang=lang, limits=ROOM), fresh_name())
-    yield lang, sandbox
-    await sandbox.destroy()
+async def row(server: Server, lang: str) -> dict[str, str]:
+    """Fill a language's cells: how long each took, or what was wrong."""
+    made = await server.http.post("/sessions", json={"lang": lang, "limits": LIMITS})
+    assert made.status_code == 201, made.text
+    session_id = made.json()["session_id"]
+
+    async def run(code: str, **body: Any) -> dict[str, Any]:
+        answer = await server.http.post(f"/sessions/{session_id}/execute", json={"code": code, "timeout": 60, **body})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    cells = {}
+    for name, check in CELLS.items():
+        began = time.monotonic()
+        try:
+            await check(run, PROGRAMS[lang])
+            cells[name] = f"{time.monotonic() - began:.2f} s"
+        except AssertionError as error:
+            cells[name] = f"WRONG: {error}"
+    await server.http.delete(f"/sessions/{session_id}")
+    return cells
 
 
-async def test_a_language_reads_writes_and_fails_as_its_programs_do(spoken: tuple[str, Sandbox] | None) -> None:
-    if spoken is None:
-        return
-    lang, sandbox = spoken
-    hello = await run(sandbox, HELLO[lang], lang=lang, stdin=b"world\n", timeout_s=60)
-    assert (hello.stdout, hello.exit["exit_code"]) == ("hello world\n", 0)
-    assert (await run(sandbox, EXIT_FIVE[lang], lang=lang, timeout_s=60)).exit["exit_code"] == 5
-    broken = await run(sandbox, NO_PROGRAM[lang], lang=lang, timeout_s=60)
-    assert broken.exit["reason"] == "exited"
-    assert broken.exit["exit_code"] not in (0, None)
-    assert broken.stderr
-    left = await run(sandbox, "find /sandbox -maxdepth 1 -type f -name 'main-*' | wc -l", lang="bash")
-    assert left.stdout.strip() == "1"
+async def test_every_language_does_what_its_programs_say(server: Server, show: Show) -> None:
+    versions = await server.languages()
+    assert set(versions) <= set(PROGRAMS)
+    if server.backend == "docker":
+        assert sorted(versions) == sorted(LANGUAGES)
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def filled(lang: str) -> dict[str, str]:
+        async with slots:
+            return await row(server, lang)
+
+    table = dict(zip(versions, await asyncio.gather(*map(filled, versions)), strict=True))
+    show(f"\n{server.backend:12}" + "".join(f"{name:>15}" for name in ("version", *CELLS)))
+    for lang, cells in table.items():
+        known = {**cells, "version": str(versions[lang])}
+        show(f"{lang:12}" + "".join(f"{known[name][:14]:>15}" for name in ("version", *CELLS)))
+    assert {(lang, name): cell for lang in table for name, cell in table[lang].items() if "WRONG" in cell} == {}
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.parametrize("server", ["bubblewrap"], indirect=True)
+async def test_the_languages_of_a_machine_are_those_that_its_programs_run(server: Server) -> None:
+    versions = await server.languages()
+    assert versions["python"] == platform.python_version()
+    for lang, (program, *_) in VERSION_COMMANDS.items():
+        if lang != "python":
+            assert (lang in versions) == (shutil.which(program, path=SYSTEM_PATH) is not None)
+    assert all(versions.values())
+    for lang in set(LANGUAGES) - set(versions) | {"cobol"}:
+        answer = await server.http.post("/sessions", json={"lang": lang})
+        assert (answer.status_code, answer.json()["field"]) == (422, "lang")
+        assert all(known in answer.json()["detail"] for known in (lang, *versions))
