@@ -27,6 +27,7 @@ from sessions_app.metrics import CONTENT_TYPE, exposition
 from sessions_app.models import ApiKey, SandboxTemplate
 from sessions_app.overview import database_answers
 from sessions_app.proxy_client import proxy
+from sessions_app.services import languages
 from sessions_app.services.sessions import DEFAULT_LANGUAGE
 
 HEALTH_LASTS_S = 1.0
@@ -118,9 +119,7 @@ class Languages(APIView):
     @docs.languages
     def get(self, request: Request) -> Response:
         """List."""
-        ours = set(SandboxTemplate.objects.enabled().filter(is_default=True).values_list("lang", flat=True))
-        languages = [language for language in proxy().languages() if language.get("lang") in ours]
-        return Response({"languages": languages, "default": DEFAULT_LANGUAGE})
+        return Response({"languages": languages.languages(), "default": DEFAULT_LANGUAGE})
 
 
 class Templates(APIView):

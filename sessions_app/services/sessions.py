@@ -22,6 +22,7 @@ from sessions_app.limits import check_env, check_metadata, check_seconds
 from sessions_app.models import IdempotencyRecord, SandboxTemplate, Session, SessionEvent, TimeoutPolicy
 from sessions_app.models.session import PENDING_LEASE
 from sessions_app.proxy_client import proxy
+from sessions_app.services import languages
 from sessions_app.services.connections import release_connection
 from sessions_app.services.settlement import stop_execution
 
@@ -129,8 +130,8 @@ def find_template(*, lang: str | None, template: str | None) -> SandboxTemplate:
     lang = lang or DEFAULT_LANGUAGE
     default = templates.filter(lang=lang, is_default=True).first()
     if default is None:
-        known = sorted(set(templates.filter(is_default=True).values_list("lang", flat=True)))
-        raise Unsupported("lang", f"This server cannot run {lang!r}. It can run: {', '.join(known) or 'nothing'}.")
+        can = ", ".join(languages.names()) or "nothing"
+        raise Unsupported("lang", f"This server cannot run {lang!r}. It can run: {can}.")
     return default
 
 

@@ -9,18 +9,23 @@ from django.db import IntegrityError, transaction
 from sessions_app.models import SandboxTemplate, TimeoutPolicy
 
 
-def test_an_installation_begins_with_a_policy_and_the_python_templates(db: None) -> None:
+def test_an_installation_begins_with_a_policy_and_a_template_a_language(db: None) -> None:
     policy = TimeoutPolicy.objects.get()
     assert (policy.name, policy.is_default) == ("standard", True)
     assert (policy.idle_timeout_default_s, policy.idle_timeout_max_s) == (300, 3600)
-    python, data = SandboxTemplate.objects.order_by("name")
+    templates = {template.name: template for template in SandboxTemplate.objects.all()}
+    assert sorted(templates) == ["bash", "cpp", "go", "java", "javascript", "python", "python-data", "r", "ruby"]
+    python, data = templates["python"], templates["python-data"]
     assert (python.name, python.is_default, python.warm_pool_size > 0) == ("python", True, True)
     assert (data.name, data.is_default, data.preload) == (
         "python-data",
         False,
         ["numpy", "pandas", "matplotlib.pyplot"],
     )
-    for row in (policy, python, data):
+    assert all(
+        name == template.lang and template.is_default for name, template in templates.items() if template != data
+    )
+    for row in (policy, *templates.values()):
         row.full_clean()
 
 
@@ -45,7 +50,7 @@ def test_a_template_that_could_not_work_is_refused(db: None, values: dict[str, o
 def test_a_language_has_one_default(db: None) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         SandboxTemplate.objects.create(name="other", lang="python", is_default=True)
-    SandboxTemplate.objects.create(name="ruby", lang="ruby", is_default=True)
+    SandboxTemplate.objects.create(name="perl", lang="perl", is_default=True)
 
 
 def test_a_default_above_its_ceiling_is_refused_by_form_and_database(db: None) -> None:
