@@ -21,8 +21,9 @@ from sessions_app.exceptions import SandboxwebError
 from sessions_app.limits import MAX_BODY_BYTES
 from sessions_app.models import Actor, Execution, Session
 from sessions_app.services import executions
+from sessions_app.services.following import follow_execution
 from sessions_app.services.sessions import require_active
-from sessions_app.threads import each_in_thread, in_thread
+from sessions_app.threads import in_thread
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -121,9 +122,10 @@ class SessionConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the pack
         try:
             execution = await in_thread(self.start, given)
             await self.say({"type": "accepted", "execution_id": str(execution.pk), "status": execution.status})
-            async for event in each_in_thread(executions.follow_execution(execution, actor=Actor.API)):
-                await self.say({**event, "execution_id": str(execution.pk)})
-            await self.say({**result_body(execution), "type": "result"})
+            async for batch in follow_execution(execution, actor=Actor.API):
+                for event in batch:
+                    await self.say({**json.loads(event.raw), "execution_id": str(execution.pk)})
+            await self.say({**result_body(execution), "type": "finished"})
         except (APIException, SandboxwebError) as error:
             await self.tell(error)
 

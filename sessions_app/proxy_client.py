@@ -1,4 +1,4 @@
-"""The one file of the app that talks to the proxy: one kept-alive HTTP client a process, shared by all threads.
+"""The one file of the app that asks the proxy: one kept-alive HTTP client a process, shared by all threads.
 
 Every request names what it is about (`session_id`, `execution_id`), so the proxy takes a repetition as the same one:
 a connection that breaks under a request is tried once more without asking what became of the first.
@@ -51,6 +51,7 @@ class ProxyClient:
     """Speak the proxy's contract; raise the app's own exceptions."""
 
     def __init__(self, base_url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
+        self.base_url, self.token, self.transport = base_url, token, transport
         self._http = httpx.Client(
             base_url=base_url,
             headers={"Authorization": f"Bearer {token}"},
@@ -151,7 +152,7 @@ class ProxyClient:
         response = self._send(self._request(method, path, body=body, timeout_s=timeout_s))
         if response.is_success:
             return _decoded(response)
-        raise _failure(response)
+        raise failure_of(response)
 
     @contextmanager
     def _stream(
@@ -168,7 +169,7 @@ class ProxyClient:
         try:
             if not response.is_success:
                 response.read()
-                raise _failure(response)
+                raise failure_of(response)
             yield response
         except httpx.TransportError as error:
             raise ProxyUnavailable(AWAY) from error
@@ -217,7 +218,7 @@ def _decoded(response: httpx.Response) -> Json:
     return answer
 
 
-def _failure(response: httpx.Response) -> SandboxwebError:
+def failure_of(response: httpx.Response) -> SandboxwebError:
     """Return what an answer that is no success means to the app."""
     try:
         body = response.json()

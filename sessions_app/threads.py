@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -25,10 +25,3 @@ async def in_thread(work: Callable[..., T], *args: Any) -> T:
             close_old_connections()
 
     return await asyncio.get_running_loop().run_in_executor(threads, clean)
-
-
-async def each_in_thread(items: Iterator[T]) -> AsyncIterator[T]:
-    """Yield what an iterator that waits between its items yields; a thread is taken for one item at a time."""
-    end = object()
-    while (item := await in_thread(next, items, end)) is not end:
-        yield item

@@ -205,10 +205,19 @@ renew_session = extend_schema(
         **errors(400, 401, 404, 409, 410, 415),
     },
 )
+STREAMED = (
+    " With `Accept: text/event-stream` the answer is the live events: `accepted` (with the `execution_id`), those of "
+    "the execution with `seq` as their id, and `finished` with all of the answer but the output. It goes on when the "
+    "caller hangs up; `GET /executions/{id}/events`, or the same request with its `Idempotency-Key`, and "
+    "`Last-Event-ID` take the stream up again. `Accept: application/x-ndjson`: the same, an event a line."
+)
+LIVE = {(200, "text/event-stream"): OpenApiTypes.STR, (200, "application/x-ndjson"): OpenApiTypes.STR}
+
 execute = extend_schema(
     tags=["executions"],
     summary="Run code in a session",
-    description="200 means that the code ran, not that it worked: `status` and `exit_code` say how it ended.",
+    description="200 means that the code ran, not that it worked: `status` and `exit_code` say how it ended."
+    + STREAMED,
     request=serializers.Execute,
     parameters=[IDEMPOTENCY_KEY],
     examples=[
@@ -217,12 +226,13 @@ execute = extend_schema(
         sent("Without waiting", code="import time\ntime.sleep(20)", wait=False),
     ],
     responses={
-        200: answer(
+        (200, "application/json"): answer(
             answers.ResultAnswer,
             "It ended.",
             RESULT_EXAMPLE,
             {**RESULT_EXAMPLE, "status": "failed", "stdout": "", "exit_code": 3},
         ),
+        **LIVE,
         202: answer(answers.ResultAnswer, "It was accepted.", {**RESULT_EXAMPLE, "status": "running", "stdout": ""}),
         **errors(400, 401, 404, 409, 410, 413, 415, 422, 429, 502, 503),
     },
@@ -242,9 +252,9 @@ execution_events = extend_schema(
     tags=["executions"],
     summary="Follow an execution's events",
     description=(
-        "With `Accept: text/event-stream` they come as they happen, to the end; the id of a message is its `seq`, and "
-        "`Last-Event-ID` takes the stream up again after it. As JSON: what was kept of an execution that has ended, "
-        "with its output in one piece, and nothing yet of one that runs."
+        "With `Accept: text/event-stream` they come as they happen, to the end, which is `finished`; the id of a "
+        "message is its `seq`, and `Last-Event-ID` takes the stream up again after it; 204 says that there is nothing "
+        "more. `Accept: application/x-ndjson`: the same, an event a line. As JSON: what there is so far."
     ),
     parameters=[
         OpenApiParameter("after", OpenApiTypes.INT, description="Only events with a greater `seq`."),
@@ -254,8 +264,9 @@ execution_events = extend_schema(
     ],
     responses={
         (200, "application/json"): answer(answers.EventsAnswer, "Events.", EVENTS_EXAMPLE),
-        (200, "text/event-stream"): OpenApiTypes.STR,
-        **errors(400, 401, 404),
+        **LIVE,
+        204: OpenApiResponse(description="You have seen all of it."),
+        **errors(400, 401, 404, 503),
     },
 )
 cancel_execution = extend_schema(
@@ -274,12 +285,13 @@ cancel_execution = extend_schema(
 run_once = extend_schema(
     tags=["executions"],
     summary="Run code in a sandbox of its own",
-    description="As in a session, but with nothing left behind.",
+    description="As in a session, but with nothing left behind." + STREAMED,
     request=serializers.RunOnce,
     parameters=[IDEMPOTENCY_KEY],
     examples=[sent("A sum", lang="python", code="print(1+1)")],
     responses={
-        200: answer(answers.ResultAnswer, "It ended.", RESULT_EXAMPLE),
+        (200, "application/json"): answer(answers.ResultAnswer, "It ended.", RESULT_EXAMPLE),
+        **LIVE,
         **errors(400, 401, 409, 413, 415, 422, 502, 503),
     },
 )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db.models.functions import Left
+from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sessions_app.api import docs
 from sessions_app.api.bodies import execution_body, result_body
-from sessions_app.api.idempotent import Answer, once
+from sessions_app.api.idempotent import Answer, execution_once, once
 from sessions_app.api.pagination import Pages
 from sessions_app.api.serializers import Execute, Nothing, RunOnce
 from sessions_app.api.sessions import Links, session_links
+from sessions_app.api.streams import Streaming, sequence_number, stream_of, wants_stream
 from sessions_app.api.views import ApiView, caller, own_execution, own_session
 from sessions_app.models import Actor, Execution, IdempotencyRecord
 from sessions_app.querysets import ExecutionQuerySet
@@ -25,18 +28,25 @@ PREVIEW_CHARS = 4096
 PREVIEWED = ("code", "stdout", "stderr")
 
 
-class ExecuteInSession(ApiView):
+class ExecuteInSession(Streaming, ApiView):
     """Run code in the session. Files that it leaves are there for the next execution."""
 
     name = "Execute"
     serializer_class = Execute
 
     @docs.execute
-    def post(self, request: Request, session_id: str) -> Response:
+    def post(self, request: Request, session_id: str) -> HttpResponseBase:
         """Run code and, unless told otherwise, wait for its end."""
         given = self.given(request)
         wait = given.pop("wait", True)
         session = require_active(own_session(request, session_id), actor=Actor.API)
+        if wants_stream(request):
+            return _streamed(
+                request,
+                lambda claim: executions.start_execution(
+                    executions.submit_execution(session=session, actor=Actor.API, claim=claim, **given), actor=Actor.API
+                ),
+            )
 
         def begin(claim: IdempotencyRecord | None) -> Answer:
             execution = executions.submit_execution(session=session, actor=Actor.API, claim=claim, **given)
@@ -60,6 +70,13 @@ def _result(execution: Execution, *, wait: bool) -> Answer:
     return 202, result_body(execution)
 
 
+def _streamed(request: Request, begin: Callable[[IdempotencyRecord | None], Execution]) -> HttpResponseBase:
+    """Answer with the live events of an execution, or of the one that the same request began before."""
+    after = sequence_number(request)
+    begun = execution_once(request, begin)
+    return begun if isinstance(begun, Response) else stream_of(request, begun, after=after, is_new=True)
+
+
 def execution_links(data: Any) -> Links:
     """Return the way to the execution that an answer tells of."""
     if not isinstance(data, dict) or "execution_id" not in data:
@@ -67,16 +84,24 @@ def execution_links(data: Any) -> Links:
     return [("This execution", f"/executions/{data['execution_id']}")]
 
 
-class RunSnippet(ApiView):
+class RunSnippet(Streaming, ApiView):
     """Run code in a sandbox of its own; nothing is left behind."""
 
     name = "Run a snippet"
     serializer_class = RunOnce
 
     @docs.run_once
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> HttpResponseBase:
         """Run code and wait for its end."""
         given = self.given(request)
+        if wants_stream(request):
+            return _streamed(
+                request,
+                lambda claim: executions.begin_one_shot(
+                    executions.submit_once(owner=caller(request), actor=Actor.API, claim=claim, **given),
+                    actor=Actor.API,
+                ),
+            )
 
         def begin(claim: IdempotencyRecord | None) -> Answer:
             return 200, result_body(executions.run_once(owner=caller(request), actor=Actor.API, claim=claim, **given))

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 
 from sessions_app.api.errors import to_api_error
 from sessions_app.exceptions import ProxyUnavailable, SandboxFailed, SandboxwebError
-from sessions_app.models import IdempotencyRecord
+from sessions_app.models import Execution, IdempotencyRecord
 from sessions_app.services import idempotency
 
 if TYPE_CHECKING:
@@ -46,6 +46,25 @@ def once(request: Request, *, begin: Begin, resume: Resume) -> Response:
         claim = _claim(request, key)
     status, body = cast(Answer, _kept(claim.record, begin))
     return Response(body, status=status)
+
+
+def execution_once(request: Request, begin: Callable[[IdempotencyRecord | None], Execution]) -> Execution | Response:
+    """Return the execution of `begin`, or the one that was begun under its `Idempotency-Key` before.
+
+    An error that the key has got already is given again as the answer.
+    """
+    key = request.headers.get(HEADER)
+    if key is None:
+        return begin(None)
+    claim = _claim(request, key)
+    if claim.record.execution is not None:
+        return claim.record.execution
+    if claim.answer is not None:
+        status, body = claim.answer
+        return Response(body, status=status, headers={REPLAYED: "true"})
+    begun: list[Execution] = []
+    _kept(claim.record, lambda record: begun.append(begin(record)))
+    return begun[0]
 
 
 def _claim(request: Request, key: str) -> idempotency.Claim:

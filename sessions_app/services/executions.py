@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 __all__ = [
+    "begin_one_shot",
     "cancel_execution",
     "complete_execution",
     "complete_one_shot",
-    "follow_execution",
     "run_once",
     "settle_execution",
     "start_execution",
     "submit_execution",
+    "submit_once",
 ]
 
 
@@ -151,19 +152,6 @@ def _wait(execution: Execution, body: Mapping[str, Any]) -> dict[str, Any]:
     return proxy().execute(execution.session_id, body, wait_s=places * execution.timeout_s)
 
 
-def follow_execution(execution: Execution, *, actor: str, after: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield the journal's events with `seq > after` as they come, and settle the execution at its end.
-
-    Start it first. A stream that breaks raises ProxyUnavailable; it is taken up again with `after`.
-    """
-    release_connection()
-    for event in proxy().events(execution.session_id, execution.pk, after=after):
-        yield event
-        if event["type"] == "exit":
-            settle_execution(execution, actor=actor)
-            return
-
-
 def cancel_execution(*, execution: Execution, actor: str, user: User | None = None) -> Execution:
     """End a live execution, keeping its output so far; one that ended stays as it is."""
     if execution.is_live:
@@ -171,7 +159,7 @@ def cancel_execution(*, execution: Execution, actor: str, user: User | None = No
     return execution
 
 
-def run_once(
+def submit_once(
     *,
     owner: User,
     code: str,
@@ -184,7 +172,7 @@ def run_once(
     env: Mapping[str, str] | None = None,
     claim: IdempotencyRecord | None = None,
 ) -> Execution:
-    """Run code in a session of its own, which ends with it whatever happens; return the settled execution."""
+    """Make a session for one execution and write the row of that; `complete_one_shot` or `begin_one_shot` goes on."""
     check_code(code)
     check_libraries(libraries)
     check_stdin(stdin)
@@ -193,7 +181,7 @@ def run_once(
         check_seconds("timeout", timeout, ceiling=policy.execution_timeout_max_s)
     session = create_session(owner=owner, actor=actor, lang=lang, template=template, env=env, one_shot=True)
     try:
-        execution = submit_execution(
+        return submit_execution(
             session=session,
             code=code,
             actor=actor,
@@ -205,7 +193,24 @@ def run_once(
     except BaseException:
         end_one_shot(session, actor=actor)
         raise
-    return complete_one_shot(execution, actor=actor)
+
+
+def run_once(*, owner: User, code: str, actor: str, **given: Any) -> Execution:
+    """Run code in a session of its own, which ends with it whatever happens; return the settled execution.
+
+    Takes what `submit_once` takes.
+    """
+    return complete_one_shot(submit_once(owner=owner, code=code, actor=actor, **given), actor=actor)
+
+
+def begin_one_shot(execution: Execution, *, actor: str) -> Execution:
+    """Hand a one-shot's execution over without waiting; who follows it to its end, or the reaper, ends its session."""
+    try:
+        return start_execution(execution, actor=actor)
+    except BaseException:
+        if not execution.is_live:
+            end_one_shot(execution.session, actor=actor)
+        raise
 
 
 def complete_one_shot(execution: Execution, *, actor: str) -> Execution:

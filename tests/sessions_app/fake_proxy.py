@@ -30,7 +30,7 @@ class FakeExecution:
 
     def end(self, **values: Any) -> None:
         values = {"reason": "exited", "exit_code": 0, "signal": None, "duration_ms": 1.5, "cpu_ms": 1.0} | values
-        self.say("exit", {**values, "max_rss_bytes": 4096})
+        self.say("exit", {**values, "max_rss_bytes": 4096, "status": _status(values)})
 
 
 @dataclass
@@ -161,11 +161,9 @@ def _result(execution_id: str, execution: FakeExecution) -> Json:
         name: "".join(event["data"] for event in execution.events if event["type"] == name)
         for name in ("stdout", "stderr")
     }
-    statuses = {"timed_out", "cancelled", "out_of_memory", "lost"}
-    done = "succeeded" if end["exit_code"] == 0 else "failed"
     return {
         "execution_id": execution_id,
-        "status": end["reason"] if end["reason"] in statuses else done,
+        "status": end["status"],
         **text,
         **{name: end[name] for name in ("exit_code", "signal", "duration_ms", "cpu_ms", "max_rss_bytes")},
         "truncated": False,
@@ -173,6 +171,12 @@ def _result(execution_id: str, execution: FakeExecution) -> Json:
         "finished_at": execution.events[-1]["at"],
         "last_seq": execution.events[-1]["seq"],
     }
+
+
+def _status(end: Json) -> str:
+    if end["reason"] in {"timed_out", "cancelled", "out_of_memory", "lost"}:
+        return str(end["reason"])
+    return "succeeded" if end["exit_code"] == 0 else "failed"
 
 
 def _ndjson(events: list[Json]) -> httpx.Response:

@@ -85,8 +85,8 @@ async def test_code_runs_and_its_events_come(session: Session, key: tuple[bytes,
     async with socket(session.pk, key) as client:
         assert await client.hear() == {"type": "ready", "session_id": str(session.pk)}
         await client.say({"type": "execute", "code": "print(1)"})
-        heard = await client.hear_until("result")
-    assert [message["type"] for message in heard] == ["accepted", "started", "stdout", "exit", "result"]
+        heard = await client.hear_until("finished")
+    assert [message["type"] for message in heard] == ["accepted", "started", "stdout", "exit", "finished"]
     assert len({message["execution_id"] for message in heard}) == 1
     assert (heard[2]["data"], heard[-1]["stdout"], heard[-1]["status"]) == (
         "ran print(1)\n",
@@ -118,7 +118,7 @@ async def test_a_bad_message_is_said_so_and_the_socket_stays(
         answer = await client.hear()
         assert (answer["type"], answer["status"], answer["errors"][0]["attr"]) == ("error", status, field)
         await client.say({"type": "execute", "code": "print(1)"})
-        assert (await client.hear_until("result"))[-1]["status"] == "succeeded"
+        assert (await client.hear_until("finished"))[-1]["status"] == "succeeded"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from sessions_app.models import Execution, SandboxTemplate, Session
 from sessions_app.services.executions import (
     cancel_execution,
     complete_execution,
-    follow_execution,
     run_once,
     start_execution,
     submit_execution,
@@ -208,13 +207,6 @@ def test_one_that_nobody_waits_for_is_handed_over(session: Session, proxy: FakeP
     execution = start_execution(submit(session, "wait"), actor="api")
     assert execution.status == "running"
     assert not proxy.execution(execution).ended
-
-
-def test_following_yields_the_events_and_settles_at_the_end(session: Session, proxy: FakeProxy) -> None:
-    execution = start_execution(submit(session), actor="api")
-    kinds = [event["type"] for event in follow_execution(execution, actor="api", after=1)]
-    assert kinds == ["stdout", "exit"]
-    assert execution.status == "succeeded"
 
 
 def test_a_cancellation_keeps_the_output_so_far(running: Execution, proxy: FakeProxy, owner: User) -> None:
