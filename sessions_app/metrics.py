@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from django.utils import timezone
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -34,7 +33,7 @@ class DatabaseCollector(Collector):
         )
         if now.sweep is None:
             return
-        age = (timezone.now() - now.sweep.finished_at).total_seconds()
+        age = (now.now - now.sweep.finished_at).total_seconds()
         yield GaugeMetricFamily("sandboxweb_reaper_sweep_age_seconds", "Time since the reaper's last sweep.", value=age)
         took = (now.sweep.finished_at - now.sweep.started_at).total_seconds()
         yield GaugeMetricFamily("sandboxweb_reaper_sweep_duration_seconds", "How long that sweep took.", value=took)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from django.db import connection
 from django.db.models import Count
-from django.utils import timezone
 
+from sessions_app import clock
 from sessions_app.models import Execution, ReaperSweep, Session
 
 # A reaper sweeps every few seconds; after this long without one it is not running.
@@ -27,6 +27,7 @@ class Overview:
     running: int
     queued: int
     sweep: ReaperSweep | None
+    now: datetime
 
     @property
     def passing(self) -> int:
@@ -36,11 +37,12 @@ class Overview:
     @property
     def sweep_is_late(self) -> bool:
         """Tell whether the reaper seems not to run."""
-        return self.sweep is None or timezone.now() - self.sweep.finished_at > SWEEP_IS_LATE_AFTER
+        return self.sweep is None or self.now - self.sweep.finished_at > SWEEP_IS_LATE_AFTER
 
 
 def overview() -> Overview:
     """Return how many sessions and executions live now."""
+    now = clock.now()
     # Every live row has its instant, so those due at the end of time are all of them, and an index has them together.
     passing = dict(Session.objects.stuck(END_OF_TIME).order_by().values_list("status").annotate(Count("pk")))
     executions = dict(Execution.objects.unattended(END_OF_TIME).order_by().values_list("status").annotate(Count("pk")))
@@ -48,10 +50,11 @@ def overview() -> Overview:
         active=Session.objects.due(END_OF_TIME).count(),
         pending=passing.get("pending", 0),
         terminating=passing.get("terminating", 0),
-        overdue=Session.objects.due(timezone.now()).count(),
+        overdue=Session.objects.due(now).count(),
         running=executions.get("running", 0),
         queued=executions.get("queued", 0),
         sweep=ReaperSweep.objects.first(),
+        now=now,
     )
 
 

@@ -16,10 +16,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.models import F
-from django.utils import timezone
 
+from sessions_app import clock
 from sessions_app.exceptions import SandboxwebError
 from sessions_app.models import Actor, Execution, ReaperSweep, Session
 from sessions_app.models.session import TERMINATING_LEASE
@@ -96,13 +96,13 @@ class Sweep:
 
 def end_expired(reaper: Reaper) -> int:
     """End active sessions whose deadline has come."""
-    due = Session.objects.due(timezone.now()).select_related("template")[: reaper.batch]
+    due = Session.objects.due(clock.now()).select_related("template")[: reaper.batch]
     return reaper.each(list(due), lambda session: expire_session(session, actor=Actor.REAPER))
 
 
 def settle_executions(reaper: Reaper) -> int:
     """Write down what became of executions that nobody may be waiting for; a one-shot's session ends with it."""
-    now = timezone.now()
+    now = clock.now()
 
     def settle(execution: Execution) -> bool:
         if not execution.claim(now=now):
@@ -120,7 +120,7 @@ def settle_executions(reaper: Reaper) -> int:
 
 def finish_stuck(reaper: Reaper) -> int:
     """Finish what a crash left half-way: sessions being made fail, sessions being ended end."""
-    now = timezone.now()
+    now = clock.now()
 
     def finish(session: Session) -> bool:
         if not session.claim(now=now, lease=TERMINATING_LEASE):
@@ -164,7 +164,7 @@ def _nobodys(items: list[dict[str, Any]]) -> list[str]:
     """Return the ids of sandboxes whose grace is over."""
     if not items:
         return []
-    now = timezone.now()
+    now = clock.now()
     ids = [str(item["session_id"]) for item in items]
     ended = {str(pk): at for pk, at in Session.objects.filter(pk__in=_uuids(ids)).values_list("pk", "finished_at")}
     found = []
@@ -210,7 +210,8 @@ STEPS: tuple[Callable[[Reaper], int], ...] = (
 
 def sweep(reaper: Reaper) -> Sweep:
     """Do every step once, whatever becomes of the others, and keep a record of it."""
-    started_at = timezone.now()
+    _follow_the_clock()
+    started_at = clock.now()
     done = Sweep()
     for step in STEPS:
         if reaper.should_stop():
@@ -231,11 +232,19 @@ def sweep(reaper: Reaper) -> Sweep:
     return done
 
 
+def _follow_the_clock() -> None:
+    replace_broken_connection()
+    try:
+        clock.refresh()
+    except DatabaseError as error:
+        logger.warning("The database's clock could not be read: %s", error)
+
+
 def record(done: Sweep, started_at: datetime) -> None:
     """Keep the sweep for the admin's front page and the metrics; that it cannot be kept stops nothing."""
     values = {
         "started_at": started_at,
-        "finished_at": timezone.now(),
+        "finished_at": clock.now(),
         "host": socket.gethostname()[:255],
         "counts": done.counts,
         "failures": done.failures,

@@ -60,6 +60,17 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(elsewhere)
 
 
+@pytest.fixture(autouse=True)
+def _clock_of_the_tests() -> Iterator[None]:
+    """Have deadlines follow the wall clock, on which time-machine travels; `clock.using` puts another one over it."""
+    from django.utils import timezone
+
+    from sessions_app import clock
+
+    with clock.using(timezone.now):
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of a private PostgreSQL server (database `postgres`); use it in tests marked `postgres`."""

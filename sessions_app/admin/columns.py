@@ -8,10 +8,11 @@ from typing import Any
 
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
+
+from sessions_app import clock
 
 COLOURS = {
     "active": "good",
@@ -78,7 +79,7 @@ def relative(value: datetime | None) -> SafeString | str:
     """Return how long ago, or in how long, with the instant itself on hover."""
     if value is None:
         return NOTHING
-    now = timezone.now()
+    now = clock.now()
     text = f"in {timeuntil(value, now, depth=1)}" if value > now else f"{timesince(value, now, depth=1)} ago"
     return format_html(
         '<time datetime="{}" title="{}">{}</time>', value.isoformat(), f"{value:%Y-%m-%d %H:%M:%S %Z}", text

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from sessions_app import clock
 from sessions_app.models import Execution, SandboxTemplate, Session
 
 
@@ -26,7 +27,7 @@ def session_body(session: Session) -> dict[str, Any]:
         "status": session.status,
         "lang": session.lang,
         "template": session.template.name,
-        "expires_at": instant(session.expires_at),
+        "expires_at": instant(session.expires_at and clock.on_the_wall(session.expires_at)),
         "capabilities": session.capabilities,
         "metadata": session.metadata,
         "idle_timeout": session.idle_timeout_s,

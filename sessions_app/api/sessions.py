@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.utils import timezone
 from django_filters.rest_framework import DjangoFilterBackend  # type: ignore[import-untyped]
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from sessions_app import clock
 from sessions_app.api import docs
 from sessions_app.api.bodies import session_body
 from sessions_app.api.filters import SessionFilter
@@ -95,7 +95,7 @@ class SessionDetail(ApiView):
     def get(self, request: Request, session_id: str) -> Response:
         """Show."""
         session = own_session(request, session_id)
-        if session.is_expired(timezone.now()):
+        if session.is_expired(clock.now()):
             sessions.expire_session(session, actor=Actor.API)
         return Response(session_body(session))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sessions_app.models.api_key import ApiKey
+from sessions_app.models.clock import ClockAnchor
 from sessions_app.models.event import Actor, SessionEvent
 from sessions_app.models.execution import Execution
 from sessions_app.models.idempotency import IdempotencyRecord
@@ -14,6 +15,7 @@ from sessions_app.models.template import SandboxTemplate
 __all__ = [
     "Actor",
     "ApiKey",
+    "ClockAnchor",
     "Execution",
     "IdempotencyRecord",
     "ReaperSweep",

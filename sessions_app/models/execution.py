@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q
-from django.utils import timezone
 
+from sessions_app import clock
 from sessions_app.models.event import SessionEvent
 from sessions_app.models.session import Session
 from sessions_app.querysets import EXECUTION_LIVE, ExecutionQuerySet
@@ -67,7 +67,7 @@ class Execution(models.Model):
     max_rss_bytes = models.PositiveBigIntegerField(null=True, blank=True)
     last_seq = models.PositiveBigIntegerField(default=0, help_text="The last event of the sandbox's journal seen here.")
 
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     attend_at = models.DateTimeField(
@@ -132,7 +132,7 @@ class Execution(models.Model):
 
         Return False, with the row's own values read in, when somebody else settled it first.
         """
-        now = timezone.now()
+        now = clock.now()
         result = {"finished_at": now, **(values or {}), "status": status, "attend_at": None}
         with transaction.atomic():
             if Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(**result) == 0:
@@ -151,7 +151,7 @@ class Execution(models.Model):
 
     def begin(self, *, actor: str) -> bool:
         """Note that the sandbox has started it: queued → running; False when another one still counts as running."""
-        now = timezone.now()
+        now = clock.now()
         try:
             with transaction.atomic():
                 rows = Execution.objects.filter(pk=self.pk, status=self.Status.QUEUED)
@@ -175,7 +175,7 @@ class Execution(models.Model):
 
     def leave_unattended(self) -> None:
         """Have a reaper look at it soon: nobody waits for its end."""
-        self.attend_at = timezone.now() + UNATTENDED
+        self.attend_at = clock.now() + UNATTENDED
         Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(attend_at=self.attend_at)
 
     @classmethod

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
-from django.utils import timezone
 
+from sessions_app import clock
 from sessions_app.limits import MAX_IDEMPOTENCY_KEY_CHARS
 from sessions_app.models.execution import Execution
 from sessions_app.models.session import Session
@@ -24,12 +24,12 @@ class IdempotencyRecord(models.Model):
     key = models.CharField(max_length=MAX_IDEMPOTENCY_KEY_CHARS)
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of method, path and body.")
     state = models.CharField(max_length=16, choices=State, default=State.IN_PROGRESS)
-    claimed_at = models.DateTimeField(default=timezone.now)
+    claimed_at = models.DateTimeField(default=clock.now)
     session = models.ForeignKey(Session, on_delete=models.CASCADE, null=True, blank=True)
     execution = models.ForeignKey(Execution, on_delete=models.CASCADE, null=True, blank=True)
     response_status = models.PositiveSmallIntegerField(null=True, blank=True)
     response_body = models.JSONField(null=True, blank=True)
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["owner", "key"], name="idempotency_one_a_key")]

@@ -9,8 +9,8 @@ from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Case, DateTimeField, F, Q, When
 from django.db.models.functions import Least
-from django.utils import timezone
 
+from sessions_app import clock
 from sessions_app.limits import MAX_LIVE_EXECUTIONS
 from sessions_app.models.deadlines import LIFETIME_ENDS_AT, after, idle_deadline
 from sessions_app.models.event import SessionEvent
@@ -69,7 +69,7 @@ class Session(models.Model):
     live_executions = models.PositiveSmallIntegerField(
         default=0, editable=False, help_text="Queued and running ones; a session that has any is not idle."
     )
-    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
     started_at = models.DateTimeField(null=True, blank=True)
     last_activity_at = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
@@ -152,7 +152,7 @@ class Session(models.Model):
         self, *, sandbox: str, backend: str, capabilities: dict[str, object], actor: str, user_id: int | None = None
     ) -> bool:
         """Give a pending session its sandbox: pending → active."""
-        now = timezone.now()
+        now = clock.now()
         ends_in = timedelta(seconds=min(self.idle_timeout_s, self.max_lifetime_s))
         return self._move(
             [self.Status.PENDING],
@@ -177,12 +177,12 @@ class Session(models.Model):
             reason=reason,
             status=self.Status.TERMINATING,
             termination_reason=reason,
-            attend_at=timezone.now() + TERMINATING_LEASE,
+            attend_at=clock.now() + TERMINATING_LEASE,
         )
 
     def begin_expiry(self, *, actor: str) -> bool:
         """Close an active session whose deadline has come, unless it was renewed meanwhile: active → terminating."""
-        now = timezone.now()
+        now = clock.now()
         return self._move(
             [self.Status.ACTIVE],
             Q(expires_at__lte=now),
@@ -201,7 +201,7 @@ class Session(models.Model):
             user_id=user_id,
             reason=self.termination_reason,
             status=self.Status.TERMINATED,
-            finished_at=timezone.now(),
+            finished_at=clock.now(),
             attend_at=None,
         )
 
@@ -214,7 +214,7 @@ class Session(models.Model):
             status=self.Status.FAILED,
             termination_reason=reason,
             error=error,
-            finished_at=timezone.now(),
+            finished_at=clock.now(),
             attend_at=None,
         )
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
+from sessions_app import clock
 from sessions_app.exceptions import (
     InvalidInput,
     QueueFull,
@@ -79,7 +79,7 @@ def submit_execution(
 
 
 def _insert(execution: Execution, session: Session, *, claim: IdempotencyRecord | None, actor: str) -> Execution:
-    now = timezone.now()
+    now = clock.now()
     try:
         with transaction.atomic():
             status = session.admit(now)

@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
+from sessions_app import clock
 from sessions_app.exceptions import IdempotencyInProgress, IdempotencyMismatch, InvalidInput
 from sessions_app.limits import IDEMPOTENCY_TTL_S, MAX_IDEMPOTENCY_KEY_CHARS
 from sessions_app.models import IdempotencyRecord
@@ -59,7 +59,7 @@ def claim(*, owner: User, key: str, fingerprint: str) -> Claim:
             )
         if known is None:
             continue  # its request was released between the two questions
-        if known.created_at <= timezone.now() - timedelta(seconds=IDEMPOTENCY_TTL_S):
+        if known.created_at <= clock.now() - timedelta(seconds=IDEMPOTENCY_TTL_S):
             IdempotencyRecord.objects.filter(pk=known.pk, created_at=known.created_at).delete()
             continue
         return _taken(known, fingerprint)
@@ -73,7 +73,7 @@ def _taken(known: IdempotencyRecord, fingerprint: str) -> Claim:
         return Claim(known, answer=(known.response_status or 200, known.response_body))
     if known.session_id is not None or known.execution_id is not None:
         return Claim(known)
-    now = timezone.now()
+    now = clock.now()
     stale = IdempotencyRecord.objects.filter(
         pk=known.pk,
         state=IdempotencyRecord.State.IN_PROGRESS,
@@ -100,7 +100,7 @@ def release(record: IdempotencyRecord) -> None:
 
 def drop_old(*, limit: int) -> int:
     """Delete records past their time, at most `limit`; return how many."""
-    horizon = timezone.now() - timedelta(seconds=IDEMPOTENCY_TTL_S)
+    horizon = clock.now() - timedelta(seconds=IDEMPOTENCY_TTL_S)
     old = IdempotencyRecord.objects.filter(created_at__lt=horizon).order_by("created_at").values_list("pk", flat=True)
     deleted, _ = IdempotencyRecord.objects.filter(pk__in=list(old[:limit])).delete()
     return deleted

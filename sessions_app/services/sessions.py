@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
-from django.utils import timezone
 
+from sessions_app import clock
 from sessions_app.exceptions import (
     InvalidInput,
     ProxyUnavailable,
@@ -70,7 +70,7 @@ def create_session(
         metadata=metadata,
         env=env,
         is_one_shot=one_shot,
-        attend_at=timezone.now() + PENDING_LEASE,
+        attend_at=clock.now() + PENDING_LEASE,
         **durations,
     )
     # A single statement needs no transaction around it.
@@ -159,7 +159,7 @@ def require_active(session: Session, *, actor: str) -> Session:
 
     One whose deadline has come is ended on the spot, so nobody has to wait for the reaper to be told the truth.
     """
-    if session.is_expired(timezone.now()):
+    if session.is_expired(clock.now()):
         expire_session(session, actor=actor)
     if session.status == Session.Status.ACTIVE:
         return session
@@ -197,8 +197,8 @@ def terminate_session(*, session: Session, reason: str, actor: str, user: User |
     """
     user_id = None if user is None else user.pk
     if session.status in (Session.Status.PENDING, Session.Status.ACTIVE):
-        if session.is_expired(timezone.now()):
-            reason = session.expiry_reason(timezone.now())
+        if session.is_expired(clock.now()):
+            reason = session.expiry_reason(clock.now())
         if not session.begin_end(reason=reason, actor=actor, user_id=user_id):
             session.refresh_from_db()
             if session.status in (Session.Status.PENDING, Session.Status.ACTIVE):
@@ -261,7 +261,7 @@ def _change(
     session: Session, values: dict[str, Any], *, active: bool, type_: str, actor: str, user: User | None
 ) -> Session:
     with transaction.atomic():
-        changed = session.change(now=timezone.now(), active=active, **values)
+        changed = session.change(now=clock.now(), active=active, **values)
         if changed:
             SessionEvent.objects.create(
                 session=session, type=type_, actor=actor, user=user, data={key: values[key] for key in sorted(values)}

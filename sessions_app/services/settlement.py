@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.utils import timezone
-
+from sessions_app import clock
 from sessions_app.exceptions import (
     ExecutionUnknown,
     InvalidInput,
@@ -190,7 +189,7 @@ def _look_for_the_unknown(execution: Execution, *, actor: str) -> None:
     It may still be on its way, or not be the next in the queue. Else it is handed over now; but when a later one of
     the session has already run, the sandbox may have run and forgotten it, and code is never run twice.
     """
-    age = timezone.now() - execution.created_at
+    age = clock.now() - execution.created_at
     others = Execution.objects.filter(session_id=execution.session_id).exclude(pk=execution.pk)
     if age < ATTENTION or others.live().filter(created_at__lt=execution.created_at).exists():
         return

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-SUBJECTS = ("models", "services", "commands/test_commands.py", "test_reaper.py", "test_pool.py", "test_checks.py")
+SUBJECTS = (
+    "models",
+    "services",
+    "commands/test_commands.py",
+    "test_reaper.py",
+    "test_clock.py",
+    "test_pool.py",
+    "test_checks.py",
+)
 
 
 @pytest.mark.postgres

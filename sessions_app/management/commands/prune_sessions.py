@@ -7,8 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 from django.db import transaction
-from django.utils import timezone
 
+from sessions_app import clock
 from sessions_app.durations import duration
 from sessions_app.models import Session
 
@@ -28,7 +28,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Delete batch after batch."""
-        horizon = timezone.now() - options["older_than"]
+        horizon = clock.now() - options["older_than"]
         old = Session.objects.ended().filter(finished_at__lt=horizon)
         if options["dry_run"]:
             self.stdout.write(f"{old.count()} sessions would be deleted.")
