@@ -103,6 +103,8 @@ class Execution:
             "truncated": transcript.truncated,
             "results": transcript.results,
             "error": end.get("detail", ""),
+            "message": end.get("message", ""),
+            "where": end.get("where"),
             "started_at": transcript.started_at,
             "finished_at": transcript.finished_at,
             "last_seq": transcript.last_seq,

@@ -30,10 +30,11 @@ MAX_INT64 = 2**63 - 1
 
 @dataclass
 class Outcome:
-    """Be the final status and the values that go with it."""
+    """Be the final status, the values that go with it, and what else the sandbox said of the end."""
 
     status: str
     values: dict[str, Any] = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)
 
 
 def from_reply(reply: Mapping[str, Any]) -> Outcome:
@@ -47,14 +48,13 @@ def from_reply(reply: Mapping[str, Any]) -> Outcome:
         "stderr": stderr,
         "results": clean(_list(reply.get("results"))),
         "artifacts": clean(_list(reply.get("artifacts"))),
-        "hint": kept(reply.get("hint"))[0],
         "error": kept(reply.get("error"))[0],
         "truncated": bool(reply.get("truncated")) or cut_out or cut_err,
         "started_at": _instant(reply.get("started_at")),
         "finished_at": _instant(reply.get("finished_at")),
         "last_seq": _integer(reply.get("last_seq"), MAX_INT64) or 0,
     }
-    return Outcome(status if status in FINAL else Status.ERROR, values)
+    return Outcome(status if status in FINAL else Status.ERROR, values, _told(reply))
 
 
 @dataclass
@@ -100,7 +100,7 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
     }
     if end is not None:
         values = {**journal.partial, **_measures(end), "finished_at": finished_at}
-        journal.outcome = Outcome(_status_of(end), values)
+        journal.outcome = Outcome(_status_of(end), values, _told(end))
     return journal
 
 
@@ -149,6 +149,11 @@ def _measures(source: Mapping[str, Any]) -> dict[str, Any]:
         "cpu_ms": _number(source.get("cpu_ms")),
         "max_rss_bytes": _integer(source.get("max_rss_bytes"), MAX_INT64),
     }
+
+
+def _told(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what only a hint is made of."""
+    return {name: clean(source[name]) for name in ("message", "where") if source.get(name)}
 
 
 def _list(value: object) -> list[Any]:

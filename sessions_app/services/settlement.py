@@ -18,7 +18,7 @@ from sessions_app.limits import OUTPUT_LIMIT_BYTES
 from sessions_app.models import Execution, Session
 from sessions_app.models.execution import ATTENTION
 from sessions_app.proxy_client import proxy
-from sessions_app.services import outcome
+from sessions_app.services import hints, outcome
 from sessions_app.services.connections import release_connection
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,8 @@ def write_outcome(
             status = Status.CANCELLED
         else:
             values["error"] = LOST
+    if status != Status.SUCCEEDED:
+        values["hint"] = hints.hint_for(hints.facts_of(execution, status, values, result.told))
     execution.finish(status, actor=actor, user_id=user_id, reason=reason, values=values)
     if status == Status.LOST:
         lose_session(execution.session, error=LOST, actor=actor)
@@ -138,6 +140,7 @@ def lose_session(session: Session, *, error: str, actor: str) -> None:
             status = Status.CANCELLED
         elif status == Status.LOST:
             values["error"] = LOST
+        values["hint"] = hints.hint_for(hints.facts_of(execution, status, values, result.told))
         execution.finish(status, actor=actor, reason=error, values=values)
 
 

@@ -46,6 +46,8 @@ class FakeProxy:
     failures: dict[str, httpx.Response] = field(default_factory=dict)
     before: Callable[[httpx.Request], None] | None = None
     requests: list[str] = field(default_factory=list)
+    says: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Standard error and exit code of code that fails."""
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self)
@@ -142,8 +144,11 @@ class FakeProxy:
             execution = executions[execution_id] = FakeExecution(body)
             execution.say("started", {})
             if body["code"] != "wait":
+                stderr, exit_code = self.says.get(body["code"], ("", 0))
                 execution.say("stdout", f"ran {body['code']}\n")
-                execution.end()
+                if stderr:
+                    execution.say("stderr", stderr)
+                execution.end(exit_code=exit_code)
         if request.headers.get("Accept") == "application/x-ndjson":
             return _ndjson(execution.events)
         if not execution.ended:
