@@ -93,7 +93,8 @@ def _database() -> dict[str, Any]:
     options: dict[str, Any] = database.setdefault("OPTIONS", {})
     if database["ENGINE"].endswith("sqlite3"):
         # One connection a thread, kept: to open one costs as much as the queries of a request.
-        return {**database, "CONN_MAX_AGE": None, "OPTIONS": {**SQLITE_OPTIONS, **options}}
+        options = {**SQLITE_OPTIONS, **options}
+        return {**database, "ENGINE": "sandboxweb.db.sqlite3", "CONN_MAX_AGE": None, "OPTIONS": options}
     if database["ENGINE"].endswith("postgresql"):
         pool = {"min_size": 2, "max_size": env.int("DATABASE_POOL_SIZE", default=20), "timeout": 30}
         return {**database, "OPTIONS": {"pool": pool, **options}}
