@@ -6,6 +6,7 @@ a connection that breaks under a request is tried once more without asking what 
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from sessions_app.exceptions import (
     TooLarge,
     Unsupported,
 )
+from sessions_app.http_pool import Answer, ConnectFailed, HttpPool
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +54,12 @@ class ProxyClient:
 
     def __init__(self, base_url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
         self.base_url, self.token, self.transport = base_url, token, transport
+        headers = {"Authorization": f"Bearer {token}"}
+        # What is short goes past the client that can do everything; a transport stands in for the network.
+        self._pool = HttpPool(base_url, headers, connect_timeout_s=CONNECT_TIMEOUT_S) if transport is None else None
         self._http = httpx.Client(
             base_url=base_url,
-            headers={"Authorization": f"Bearer {token}"},
+            headers=headers,
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # As many as there are waiting threads: a limit here would make executions wait for each other.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=30),
@@ -65,6 +70,8 @@ class ProxyClient:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+        if self._pool is not None:
+            self._pool.close()
 
     # --- The server -----------------------------------------------------------------------------------------------
 
@@ -149,10 +156,13 @@ class ProxyClient:
     def _json(
         self, method: str, path: str, *, body: Mapping[str, Any] | None = None, timeout_s: float = READ_TIMEOUT_S
     ) -> Json:
-        response = self._send(self._request(method, path, body=body, timeout_s=timeout_s))
-        if response.is_success:
-            return _decoded(response)
-        raise failure_of(response)
+        if self._pool is None:
+            answer = _answer(self._send(self._request(method, path, body=body, timeout_s=timeout_s)))
+        else:
+            answer = _exchange(self._pool, method, path, body=body, timeout_s=timeout_s)
+        if answer.status // 100 == 2:
+            return _decoded(answer)
+        raise _failure(answer, path)
 
     @contextmanager
     def _stream(
@@ -208,26 +218,51 @@ def _lines(response: httpx.Response) -> Iterator[str]:
     return (line for line in response.iter_lines() if line.strip())
 
 
-def _decoded(response: httpx.Response) -> Json:
+def _answer(response: httpx.Response) -> Answer:
+    return Answer(response.status_code, response.headers, response.content)
+
+
+def _exchange(pool: HttpPool, method: str, path: str, *, body: Mapping[str, Any] | None, timeout_s: float) -> Answer:
+    payload = None if body is None else json.dumps(body, separators=(",", ":")).encode()
     try:
-        answer = response.json()
+        return pool.request(method, path, payload, timeout_s=timeout_s)
+    except ConnectFailed as error:
+        raise ProxyUnreachable(AWAY) from error
+    except TimeoutError as error:
+        raise ProxyUnavailable("The sandbox service did not answer in time.") from error
+    except (OSError, http.client.HTTPException) as error:
+        logger.info("The connection to the proxy broke (%r); trying %s once more", error, path)
+    try:
+        return pool.request(method, path, payload, timeout_s=timeout_s)
+    except (OSError, http.client.HTTPException) as error:
+        raise ProxyUnavailable(AWAY) from error
+
+
+def _decoded(answer: Answer) -> Json:
+    try:
+        value = json.loads(answer.content)
     except ValueError as error:
         raise ProxyUnavailable("The sandbox service gave an answer that is not JSON.") from error
-    if not isinstance(answer, dict):
+    if not isinstance(value, dict):
         raise ProxyUnavailable("The sandbox service gave an answer of an unknown shape.")
-    return answer
+    return value
 
 
 def failure_of(response: httpx.Response) -> SandboxwebError:
+    """Return what an answer that is no success, read to its end, means to the app."""
+    return _failure(_answer(response), response.request.url.path)
+
+
+def _failure(answer: Answer, path: str) -> SandboxwebError:
     """Return what an answer that is no success means to the app."""
     try:
-        body = response.json()
+        body = json.loads(answer.content)
     except ValueError:
         body = {}
     body = body if isinstance(body, dict) else {}
-    code, detail = str(body.get("error", "")), str(body.get("detail", "")) or f"HTTP {response.status_code}"
+    code, detail = str(body.get("error", "")), str(body.get("detail", "")) or f"HTTP {answer.status}"
     field = str(body.get("field") or "")
-    match response.status_code:
+    match answer.status:
         case 404 if code == "unknown_execution":
             return ExecutionUnknown(detail)
         case 404 if code in ("unknown_session", "not_found", ""):
@@ -241,16 +276,16 @@ def failure_of(response: httpx.Response) -> SandboxwebError:
         case 502:
             return SandboxFailed(detail)
         case 503:
-            return ProxyUnavailable(detail, retry_after_s=_retry_after(response))
+            return ProxyUnavailable(detail, retry_after_s=_retry_after(answer))
         case 400 | 409:
             return InvalidInput(field or "request", detail)
         case _:
-            logger.error("The proxy answered %s to %s: %s", response.status_code, response.request.url.path, detail)
+            logger.error("The proxy answered %s to %s: %s", answer.status, path, detail)
             return ProxyUnavailable("The sandbox service failed to answer.")
 
 
-def _retry_after(response: httpx.Response) -> int:
-    value = response.headers.get("Retry-After", "")
+def _retry_after(answer: Answer) -> int:
+    value = answer.headers.get("Retry-After", "")
     return int(value) if value.isdigit() else 2
 
 

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 
 from sessions_app import clock
+from sessions_app.prepared import insert
 
 if TYPE_CHECKING:
     from sessions_app.models.execution import Execution
@@ -60,30 +61,34 @@ class SessionEvent(models.Model):
         actor: str,
         user_id: int | None = None,
         reason: str = "",
-    ) -> SessionEvent:
+    ) -> None:
         """Write that the session came from a state to the one it is in now."""
-        return cls.objects.create(
-            session_id=session.pk,
-            type=cls.Type.SESSION_STATE,
-            from_status=from_status,
-            to_status=session.status,
-            actor=actor,
-            user_id=user_id,
-            reason=reason,
+        insert(
+            cls(
+                session_id=session.pk,
+                type=cls.Type.SESSION_STATE,
+                from_status=from_status,
+                to_status=session.status,
+                actor=actor,
+                user_id=user_id,
+                reason=reason,
+            )
         )
 
     @classmethod
     def of_execution(
         cls, execution: Execution, *, from_status: str, actor: str, user_id: int | None = None, reason: str = ""
-    ) -> SessionEvent:
+    ) -> None:
         """Write that the execution came from a state to the one it is in now."""
-        return cls.objects.create(
-            session_id=execution.session_id,
-            execution_id=execution.pk,
-            type=cls.Type.EXECUTION_STATE,
-            from_status=from_status,
-            to_status=execution.status,
-            actor=actor,
-            user_id=user_id,
-            reason=reason,
+        insert(
+            cls(
+                session_id=execution.session_id,
+                execution_id=execution.pk,
+                type=cls.Type.EXECUTION_STATE,
+                from_status=from_status,
+                to_status=execution.status,
+                actor=actor,
+                user_id=user_id,
+                reason=reason,
+            )
         )

@@ -12,6 +12,7 @@ from django.db.models import Q
 from sessions_app import clock
 from sessions_app.models.event import SessionEvent
 from sessions_app.models.session import Session
+from sessions_app.prepared import Parameter, PreparedUpdate
 from sessions_app.querysets import EXECUTION_LIVE, ExecutionQuerySet
 
 # How long after its start a reaper looks whether somebody settles an execution, and how long after each look again.
@@ -135,7 +136,7 @@ class Execution(models.Model):
         now = clock.now()
         result = {"finished_at": now, **(values or {}), "status": status, "attend_at": None}
         with transaction.atomic():
-            if Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(**result) == 0:
+            if FINISH(result, id=self.pk) == 0:
                 won = others = False
             else:
                 before, won = self.status, True
@@ -196,3 +197,8 @@ class Execution(models.Model):
             return False
         self.attend_at = until
         return True
+
+
+FINISH: PreparedUpdate[Execution] = PreparedUpdate(
+    lambda: Execution.objects.live().filter(pk=Parameter("id")), id=lambda: Execution._meta.get_field("id")
+)

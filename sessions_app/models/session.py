@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import models, transaction
@@ -15,6 +17,7 @@ from sessions_app.limits import MAX_LIVE_EXECUTIONS
 from sessions_app.models.deadlines import LIFETIME_ENDS_AT, after, idle_deadline
 from sessions_app.models.event import SessionEvent
 from sessions_app.models.template import SandboxTemplate
+from sessions_app.prepared import Parameter, PreparedUpdate
 from sessions_app.querysets import SESSION_ENDED, SESSION_LIVE, SESSION_PASSING, SessionQuerySet
 
 # How long whoever makes or ends a sandbox may take before a reaper takes the row over. Making one is bounded by the
@@ -239,7 +242,12 @@ class Session(models.Model):
         """Compare and swap, with the event in the same transaction; on success this object holds the new values."""
         before = self.status
         with transaction.atomic():
-            if Session.objects.filter(*conditions, pk=self.pk, status__in=froms).update(**values) == 0:
+            moved = (
+                Session.objects.filter(*conditions, pk=self.pk, status__in=froms).update(**values)
+                if conditions or len(froms) != 1
+                else MOVE(values, id=self.pk, status=froms[0])
+            )
+            if moved == 0:
                 return False
             for name, value in values.items():
                 setattr(self, name, value)
@@ -253,12 +261,12 @@ class Session(models.Model):
 
         A session that runs code is not idle: its deadline becomes the end of its lifetime until the place is released.
         """
-        rows = Session.objects.filter(pk=self.pk, status=self.Status.ACTIVE, expires_at__gt=now)
         if self.started_at is not None:
             # Nothing else is live and nobody changed the lifetime: plain values cost half of what expressions do.
-            as_read = rows.filter(live_executions=0, max_lifetime_s=self.max_lifetime_s)
-            if as_read.update(live_executions=1, last_activity_at=now, expires_at=self.lifetime_ends_at):
+            taken = {"live_executions": 1, "last_activity_at": now, "expires_at": self.lifetime_ends_at}
+            if TAKE_FIRST_PLACE(taken, id=self.pk, now=now, max_lifetime_s=self.max_lifetime_s):
                 return "running"
+        rows = Session.objects.filter(pk=self.pk, status=self.Status.ACTIVE, expires_at__gt=now)
         busy = {"last_activity_at": now, "expires_at": LIFETIME_ENDS_AT, "live_executions": F("live_executions") + 1}
         if rows.filter(live_executions__lt=MAX_LIVE_EXECUTIONS).update(**busy) == 0:
             return None
@@ -266,20 +274,15 @@ class Session(models.Model):
 
     def release(self, now: datetime) -> bool:
         """Give an execution's place back; the last one starts the idle clock. Return whether others are left."""
-        rows = Session.objects.filter(pk=self.pk)
         if self.lifetime_ends_at is not None:
-            as_read = rows.filter(
-                status=self.Status.ACTIVE,
-                live_executions=1,
-                idle_timeout_s=self.idle_timeout_s,
-                max_lifetime_s=self.max_lifetime_s,
-            )
             ends_at = min(self.lifetime_ends_at, now + timedelta(seconds=self.idle_timeout_s))
-            if as_read.update(live_executions=0, last_activity_at=now, expires_at=ends_at):
+            durations = {"idle_timeout_s": self.idle_timeout_s, "max_lifetime_s": self.max_lifetime_s}
+            given_back = {"live_executions": 0, "last_activity_at": now, "expires_at": ends_at}
+            if GIVE_LAST_PLACE_BACK(given_back, id=self.pk, **durations):
                 return False
         # In one statement: between two, another release could make both conditions false, and this place stay taken.
         idle = When(status=self.Status.ACTIVE, live_executions__lte=1, then=idle_deadline(now))
-        rows.update(
+        Session.objects.filter(pk=self.pk).update(
             live_executions=Case(When(live_executions__gt=1, then=F("live_executions") - 1), default=0),
             last_activity_at=now,
             expires_at=Case(idle, default=F("expires_at"), output_field=DateTimeField()),
@@ -304,3 +307,36 @@ class Session(models.Model):
             rows.update(expires_at=Case(When(live_executions=0, then=idle), default=LIFETIME_ENDS_AT))
         self.refresh_from_db()
         return True
+
+
+def _field(name: str) -> Callable[[], Any]:
+    return lambda: Session._meta.get_field(name)
+
+
+MOVE: PreparedUpdate[Session] = PreparedUpdate(
+    lambda: Session.objects.filter(pk=Parameter("id"), status=Parameter("status")),
+    id=_field("id"),
+    status=_field("status"),
+)
+TAKE_FIRST_PLACE: PreparedUpdate[Session] = PreparedUpdate(
+    lambda: Session.objects.active().filter(
+        pk=Parameter("id"),
+        expires_at__gt=Parameter("now"),
+        live_executions=0,
+        max_lifetime_s=Parameter("max_lifetime_s"),
+    ),
+    id=_field("id"),
+    now=_field("expires_at"),
+    max_lifetime_s=_field("max_lifetime_s"),
+)
+GIVE_LAST_PLACE_BACK: PreparedUpdate[Session] = PreparedUpdate(
+    lambda: Session.objects.active().filter(
+        pk=Parameter("id"),
+        live_executions=1,
+        idle_timeout_s=Parameter("idle_timeout_s"),
+        max_lifetime_s=Parameter("max_lifetime_s"),
+    ),
+    id=_field("id"),
+    idle_timeout_s=_field("idle_timeout_s"),
+    max_lifetime_s=_field("max_lifetime_s"),
+)

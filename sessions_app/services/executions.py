@@ -20,6 +20,7 @@ from sessions_app.exceptions import (
 from sessions_app.limits import MAX_LIVE_EXECUTIONS, check_code, check_env, check_libraries, check_seconds, check_stdin
 from sessions_app.models import Execution, IdempotencyRecord, Session
 from sessions_app.models.execution import ATTENTION
+from sessions_app.prepared import insert
 from sessions_app.proxy_client import proxy
 from sessions_app.services import outcome, settlement
 from sessions_app.services.connections import release_connection
@@ -87,7 +88,7 @@ def _insert(execution: Execution, session: Session, *, claim: IdempotencyRecord 
                 execution.status = status
                 execution.created_at, execution.attend_at = now, now + ATTENTION
                 execution.started_at = now if status == Execution.Status.RUNNING else None
-                execution.save(force_insert=True)
+                insert(execution)
                 if claim is not None:
                     claim.attach(session=session, execution=execution)
     except IntegrityError:

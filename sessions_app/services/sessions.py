@@ -21,6 +21,7 @@ from sessions_app.exceptions import (
 from sessions_app.limits import check_env, check_metadata, check_seconds
 from sessions_app.models import IdempotencyRecord, SandboxTemplate, Session, SessionEvent, TimeoutPolicy
 from sessions_app.models.session import PENDING_LEASE
+from sessions_app.prepared import insert
 from sessions_app.proxy_client import proxy
 from sessions_app.services import languages
 from sessions_app.services.connections import release_connection
@@ -75,7 +76,7 @@ def create_session(
     )
     # A single statement needs no transaction around it.
     with nullcontext() if claim is None else transaction.atomic():
-        session.save(force_insert=True)
+        insert(session)
         if claim is not None:
             claim.attach(session=session)
     return _give_sandbox(session, actor=actor)

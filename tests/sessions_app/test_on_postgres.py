@@ -18,6 +18,7 @@ SUBJECTS = (
     "test_clock.py",
     "test_pool.py",
     "test_checks.py",
+    "test_prepared.py",
 )
 
 

@@ -6,10 +6,14 @@ import uuid
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from sessions_app.api.views import OWN_EXECUTION, OWN_SESSION
 from sessions_app.auth import USABLE_KEY
 from sessions_app.models import ApiKey, Execution, Session
+from sessions_app.models.execution import FINISH
+from sessions_app.prepared import insert
 
 pytestmark = pytest.mark.django_db
 
@@ -54,3 +58,29 @@ def test_a_revoked_key_is_none(owner: User) -> None:
     assert USABLE_KEY.first(prefix=api_key.prefix) == api_key
     ApiKey.objects.update(revoked=True)
     assert USABLE_KEY.first(prefix=api_key.prefix) is None
+
+
+def test_a_prepared_update_does_what_the_querysets_does(running: Execution) -> None:
+    values = {"status": "failed", "finished_at": timezone.now(), "attend_at": None, "results": [{"text": "ö"}]}
+    assert FINISH(values, id=uuid.uuid4()) == 0
+    assert FINISH(values, id=running.pk) == 1
+    assert FINISH(values, id=running.pk) == 0, "it has ended"
+    row = Execution.objects.get(pk=running.pk)
+    assert {name: getattr(row, name) for name in values} == values
+
+
+def test_an_inserted_row_is_the_one_that_save_writes(running: Execution) -> None:
+    def fresh() -> Execution:
+        return Execution(session=running.session, status="queued", code="é", timeout_s=1.5, attend_at=timezone.now())
+
+    by_insert, by_save = fresh(), fresh()
+    insert(by_insert)
+    by_save.save(force_insert=True)
+    rows = [values(Execution.objects.get(pk=row.pk)) for row in (by_insert, by_save)]
+    for row in rows:
+        del row["id"], row["created_at"], row["attend_at"]
+    assert rows[0] == rows[1]
+    by_insert.code = "2"
+    by_insert.save(update_fields=["code"])
+    with pytest.raises(IntegrityError), transaction.atomic():
+        insert(by_insert)
