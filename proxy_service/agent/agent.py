@@ -81,6 +81,7 @@ DEFAULT_OUTPUT_BYTES = 1024 * 1024
 MAX_SINKS = 64
 MAX_TIMEOUT_S = 366 * 24 * 3600.0
 MAX_WORKERS = 16
+MAX_PACKINGS = 4
 F_SETPIPE_SZ = 1031
 
 DRAIN_IDLE_S = 0.1
@@ -95,6 +96,7 @@ BUSY_GRACE_S = 30.0
 WATCH_S = 0.5
 WORKER_TIMEOUT_S = 60.0
 UNTAR_TIMEOUT_S = 900.0
+PACK_IDLE_S = 60.0
 PRELOAD_TIMEOUT_S = 120.0
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
@@ -950,9 +952,11 @@ def describe(path: str, name: str) -> dict[str, Any]:
 
 
 def file_stat(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    """Describe one path; a link is described, not followed."""
-    path = place(workdir, header["path"], follow=False)
-    return {"entry": describe(path, os.path.basename(path))}, b""
+    """Describe one path; a link is described, not followed, unless `follow` asks for what it leads to."""
+    path = place(workdir, header["path"], follow=bool(header.get("follow")))
+    found = os.lstat(path)
+    version = "%x-%x-%x" % (found.st_mtime_ns, found.st_size, found.st_ino)
+    return {"entry": describe(path, os.path.basename(path)), "version": version}, b""
 
 
 def file_list(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -988,10 +992,32 @@ def file_mkdir(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[
 
 
 def file_move(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    """Rename a file, directory or link."""
+    """Rename a file, directory or link; with `keep`, not over something that is there already."""
     source, target = (place(workdir, header[key], follow=False) for key in ("src", "dst"))
+    root = os.path.realpath(workdir)
+    if root in (source, target):
+        raise BadRequest("forbidden", "The workspace itself stays.")
+    if header.get("keep") and os.path.lexists(target):
+        raise BadRequest("exists", "There is something at the new path.")
+    if header.get("parents"):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
     os.rename(source, target)
-    return {}, b""
+    return {"entry": describe(target, os.path.basename(target))}, b""
+
+
+def file_commit(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    """Put a file that was written aside in its place, whole, making the directories above it.
+
+    A link in the place is followed, so that what it leads to is replaced and not the link.
+    """
+    source, target = place(workdir, header["src"], follow=False), place(workdir, header["dst"])
+    if os.path.isdir(target):
+        raise BadRequest("is_a_directory", "The path is a directory.")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    created = not os.path.lexists(target)
+    os.chmod(source, header.get("mode", 0o644) & 0o777)
+    os.rename(source, target)
+    return {"created": created, "entry": describe(target, os.path.basename(target))}, b""
 
 
 def file_remove(workdir: str, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
@@ -1032,8 +1058,10 @@ FILE_OPERATIONS = {
     "file_list": file_list,
     "file_mkdir": file_mkdir,
     "file_move": file_move,
+    "file_commit": file_commit,
     "file_remove": file_remove,
 }
+CHANGING_OPERATIONS = (file_write, file_move, file_commit)
 
 
 class Unpacker:
@@ -1041,8 +1069,9 @@ class Unpacker:
 
     MAX_MEMBERS = 500_000
 
-    def __init__(self, workdir: str, path: str) -> None:
+    def __init__(self, workdir: str, path: str, max_members: int = MAX_MEMBERS) -> None:
         self._root = place(workdir, path)
+        self._max_members = max_members
         self._safe: set[str] = set()
 
     def run(self) -> tuple[dict[str, Any], bytes]:
@@ -1055,8 +1084,8 @@ class Unpacker:
             with tarfile.open(fileobj=os.fdopen(0, "rb", 1024 * 1024), mode="r|") as archive:
                 for member in archive:
                     count += 1
-                    if count > self.MAX_MEMBERS:
-                        raise BadRequest("bad_archive", "The archive has too many members.")
+                    if count > self._max_members:
+                        raise BadRequest("bad_archive", "The archive has more than %d members." % self._max_members)
                     self._unpack(archive, member)
                     archive.members = []  # type: ignore[attr-defined]
         except (tarfile.TarError, EOFError, ValueError) as error:
@@ -1077,6 +1106,9 @@ class Unpacker:
             if os.path.islink(path) or not os.path.isdir(path):
                 self._make_room(path)
                 os.mkdir(path)
+        elif member.issparse():
+            # A few bytes of it could stand for any number of zeros.
+            raise BadRequest("bad_archive", "The archive has a sparse file: %r" % member.name[:200])
         elif member.isreg():
             self._make_room(path)
             self._write(archive.extractfile(member), path, member.mode)
@@ -1131,6 +1163,133 @@ class Unpacker:
             os.close(fd)
 
 
+class Packer:
+    """Pack a directory as it is read: files, directories and, in a tar, links; what is none of these is left out."""
+
+    MAX_MEMBERS = 200_000
+
+    def __init__(self, workdir: str, path: str, kind: str) -> None:
+        self._root = place(workdir, path)
+        self._kind = kind
+        self._hidden = ".sandboxweb" if self._root == os.path.realpath(workdir) else ""
+        if not os.path.isdir(self._root):
+            raise BadRequest("not_a_directory", "Only a directory is packed.")
+
+    def run(self) -> tuple[dict[str, Any], bytes]:
+        """Write the archive to descriptor 1."""
+        with os.fdopen(1, "wb", 1024 * 1024) as output:
+            count = self._zip(output) if self._kind == "zip" else self._tar(output)
+        return {"members": count}, b""
+
+    def _entries(self) -> Any:
+        """Yield what there is beneath the directory: its name in the archive, its path and its lstat."""
+        todo, count = [""], 0
+        while todo:
+            above = todo.pop()
+            try:
+                names = sorted(os.listdir(os.path.join(self._root, above)))
+            except OSError:
+                continue
+            for name in names:
+                inner = above + name
+                path = os.path.join(self._root, inner)
+                try:
+                    found = os.lstat(path)
+                except OSError:
+                    continue
+                kind = found.st_mode & 0o170000
+                count += 1
+                if count > self.MAX_MEMBERS:
+                    raise BadRequest("bad_archive", "The directory has more than %d entries." % self.MAX_MEMBERS)
+                if inner == self._hidden:
+                    continue
+                if kind == 0o040000:
+                    todo.append(inner + "/")
+                yield inner, path, found, kind
+
+    def _tar(self, output: Any) -> int:
+        import tarfile
+
+        count = 0
+        with tarfile.open(fileobj=output, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            for name, path, found, kind in self._entries():
+                member = tarfile.TarInfo(name)
+                member.mode, member.mtime = found.st_mode & 0o777, int(found.st_mtime)
+                fd = -1
+                if kind == 0o040000:
+                    member.type = tarfile.DIRTYPE
+                elif kind == 0o120000:
+                    member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
+                elif kind == 0o100000:
+                    try:
+                        fd = open_regular(path, os.O_RDONLY)
+                    except (OSError, BadRequest):
+                        continue
+                    member.size = os.fstat(fd).st_size
+                else:
+                    continue
+                with Exactly(fd, member.size) as content:
+                    archive.addfile(member, content)
+                archive.members = []  # type: ignore[attr-defined]
+                count += 1
+        return count
+
+    def _zip(self, output: Any) -> int:
+        import zipfile
+
+        count = 0
+        with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, path, found, kind in self._entries():
+                shown = os.fsencode(name).decode("utf-8", "replace")
+                changed = time.gmtime(min(max(found.st_mtime, 315532800), 4354819199))[:6]
+                if kind == 0o040000:
+                    member = zipfile.ZipInfo(shown + "/", changed)
+                    member.external_attr = (found.st_mode & 0xFFFF) << 16 | 0x10
+                    archive.writestr(member, b"")
+                elif kind == 0o100000:
+                    try:
+                        fd = open_regular(path, os.O_RDONLY)
+                    except (OSError, BadRequest):
+                        continue
+                    member = zipfile.ZipInfo(shown, changed)
+                    member.external_attr = (found.st_mode & 0xFFFF) << 16
+                    member.compress_type = zipfile.ZIP_DEFLATED
+                    with os.fdopen(fd, "rb", 0) as source, archive.open(member, "w", force_zip64=True) as target:
+                        while True:
+                            data = source.read(CHUNK_BYTES)
+                            if not data:
+                                break
+                            target.write(data)
+                else:
+                    continue
+                count += 1
+        return count
+
+
+class Exactly:
+    """Read as many bytes of a file as it had when it was opened, zeros in place of those that are gone."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._left = size
+
+    def __enter__(self) -> Exactly:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def read(self, size: int = 0) -> bytes:
+        """Return the next bytes."""
+        size = min(size or self._left, self._left)
+        self._left -= size
+        data = b""
+        while len(data) < size:
+            data += os.read(self._fd, size - len(data)) or bytes(size - len(data))
+        return data
+
+
 def work(task: Callable[[], tuple[dict[str, Any], bytes]], fd: int) -> None:
     """Do a task and write its answer: header length, header, body."""
     body = b""
@@ -1147,6 +1306,93 @@ def work(task: Callable[[], tuple[dict[str, Any], bytes]], fd: int) -> None:
         answer = {"ok": False, "error": "bad_request", "message": "%s: %s" % (type(error).__name__, error)}
     packed = to_json(answer).encode("ascii")
     write_all(fd, len(packed).to_bytes(4, "big") + packed + body)
+
+
+# --- what executions change
+
+
+class Workspace:
+    """Know the files of the workspace, so as to tell which of them an execution made or changed.
+
+    Looked at once an execution, for a bounded time and number of entries, and never into hidden directories: what an
+    execution costs is a few microseconds. Its times are the kernel's own of a change, which code cannot forge.
+    """
+
+    MAX_ENTRIES = 2000
+    MAX_S = 0.005
+    MAX_TOLD = 100
+    MAX_TOLD_CHARS = 24 * 1024
+    LEFT_OUT = ("__pycache__", "node_modules")
+    CLOCK_REALTIME_COARSE = 5  # what the kernel stamps files with
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._changes: list[tuple[str, Any]] = []
+        self._is_whole = True
+        self._began_ns = 0
+        self.is_stale = True
+
+    def begin(self) -> None:
+        """Note the time; look first if something else has changed files since the last look."""
+        self._began_ns = time.clock_gettime_ns(self.CLOCK_REALTIME_COARSE)
+        if self.is_stale:
+            self._look()
+            self.is_stale = False
+
+    def end(self, hidden: str) -> dict[str, Any]:
+        """Return what has changed since `begin`, as fields of the last event; `hidden` is the execution's own file."""
+        before = self._seen
+        self._look()
+        told: list[dict[str, Any]] = []
+        room = self.MAX_TOLD_CHARS
+        is_whole = self._is_whole
+        for name, found in self._changes:
+            if name == hidden or before.get(name) == (found.st_ino, found.st_mtime_ns, found.st_size):
+                continue
+            room -= len(to_json(name)) + 80
+            if len(told) >= self.MAX_TOLD or room < 0:
+                is_whole = False
+                break
+            change = "modified" if name in before else "created"
+            told.append({"path": name, "size": found.st_size, "mode": found.st_mode & 0o7777, "change": change})
+        self._changes = []
+        if not told:
+            return {}
+        told.sort(key=lambda entry: entry["path"])
+        return {"files": told} if is_whole else {"files": told, "files_truncated": True}
+
+    def _look(self) -> None:
+        """Remember what there is, and what of it is new."""
+        self._seen, self._changes, self._is_whole = {}, [], True
+        seen, changes, since, left = self._seen, self._changes, self._began_ns, self.MAX_ENTRIES
+        until = clock() + self.MAX_S
+        todo = deque([("", self._path)])
+        while todo:
+            above, path = todo.popleft()
+            try:
+                entries = os.scandir(path)
+            except OSError:
+                continue
+            with entries:
+                for entry in entries:
+                    left -= 1
+                    if left < 0 or (left % 64 == 0 and clock() > until):
+                        self._is_whole = False
+                        return
+                    name = entry.name
+                    if name[0] == "." or name in self.LEFT_OUT:
+                        continue
+                    try:
+                        if entry.is_dir(follow_symlinks=False):
+                            todo.append((above + name + "/", entry.path))
+                        elif entry.is_file(follow_symlinks=False):
+                            found = entry.stat(follow_symlinks=False)
+                            seen[above + name] = (found.st_ino, found.st_mtime_ns, found.st_size)
+                            if found.st_ctime_ns >= since:
+                                changes.append((above + name, found))
+                    except OSError:
+                        continue
 
 
 # --- an execution and its journal
@@ -1234,6 +1480,7 @@ class Execution:
         self.before: set[tuple[int, int]] = set()
         self.oom_kills = 0
         self.source_path = ""
+        self.filename = ""
         self.started_at = 0.0
         self.drain_until = 0.0
         self.silent_since = 0.0
@@ -1320,6 +1567,17 @@ class Unpacking:
         self.answer: dict[str, Any] | None = None
 
 
+class Packing:
+    """An archive on its way out of the worker that packs it; it goes no faster than it is asked for."""
+
+    def __init__(self, fd: int, generation: int) -> None:
+        self.fd = fd
+        self.generation = generation
+        self.pid = 0
+        self.number: int | None = None
+        self.answer: dict[str, Any] | None = None
+
+
 class Agent:
     """The main process: frames in, frames out, one execution at a time, and the journals of the last ones."""
 
@@ -1359,8 +1617,11 @@ class Agent:
         self._channel: Any = None
         self._ready = not self._preload
         self._preload_errors: dict[str, str] = {}
+        self._workspace = Workspace(self._workdir)
         self._unpacking: Unpacking | None = None
         self._workers: set[int] = set()
+        self._packings: dict[int, Packing] = {}
+        self._packing_ids = 0
 
     # --- the loop
 
@@ -1662,11 +1923,14 @@ class Agent:
         execution.specs.extend(specs)
         execution.in_zygote = specs[0]["forked"]
         execution.source_path = specs[0].get("temporary", "")
+        execution.filename = specs[0]["filename"] or ""
         self._open_streams(execution, header.get("stdin") == "data")
         execution.oom_kills = self._oom.read()
         if self._background:
             self._background = set(self._processes(set()))
         execution.before = self._background
+        self._workspace.is_stale = self._workspace.is_stale or bool(self._background)
+        self._workspace.begin()
         self._executions[execution_id] = execution
         self._current = execution
         execution.followed = True
@@ -2199,6 +2463,7 @@ class Agent:
             background=len(self._background - execution.before),
             programs_left=execution.programs_left,
             **fields,
+            **self._workspace.end(execution.filename),
         )
         execution.finished = True
         self._current = None
@@ -2285,6 +2550,7 @@ class Agent:
         operation = FILE_OPERATIONS[header["op"]]
         if len(body) > MAX_BODY_BYTES:
             raise BadRequest("bad_request", "A chunk is at most 1 MiB.")
+        self._workspace.is_stale = self._workspace.is_stale or operation in CHANGING_OPERATIONS
         number, generation = header["id"], self._generation
         self._start_worker(
             lambda: operation(self._workdir, header, body),
@@ -2304,6 +2570,7 @@ class Agent:
         done: Callable[[dict[str, Any], bytes], None],
         stdin_fd: int = -1,
         timeout_s: float = WORKER_TIMEOUT_S,
+        stdout_fd: int = -1,
     ) -> int:
         """Fork a process that does a task as the code's user; return its id."""
         if len(self._workers) >= MAX_WORKERS:
@@ -2314,7 +2581,7 @@ class Agent:
             try:
                 self._forget_secrets()
                 null = os.open("/dev/null", os.O_RDWR)
-                set_streams([null if stdin_fd < 0 else stdin_fd, null, null, other])
+                set_streams([null if stdin_fd < 0 else stdin_fd, null if stdout_fd < 0 else stdout_fd, null, other])
                 set_signals_to_default(python=True)
                 self._identity.become()
                 work(task, 3)
@@ -2363,7 +2630,7 @@ class Agent:
         if stream is None:
             if offset:
                 raise BadRequest("unknown_archive", "The archive's beginning is missing.")
-            stream = self._start_untar(header["path"])
+            stream = self._start_untar(header["path"], header.get("max_members") or Unpacker.MAX_MEMBERS)
         elif stream.path != header["path"] or stream.number is not None:
             raise BadRequest("busy", "Another archive is being unpacked.")
         stream.number = header["id"]
@@ -2371,8 +2638,9 @@ class Agent:
         stream.rest = memoryview(body)
         self._feed_untar(stream)
 
-    def _start_untar(self, path: str) -> Unpacking:
+    def _start_untar(self, path: str, max_members: int) -> Unpacking:
         unpacker_path = place(self._workdir, path)
+        self._workspace.is_stale = True
         code_end, own_end = os.pipe()
         os.set_blocking(own_end, False)
         try:
@@ -2382,7 +2650,7 @@ class Agent:
         stream = Unpacking(path, own_end, self._generation)
         try:
             stream.pid = self._start_worker(
-                lambda: Unpacker(self._workdir, unpacker_path).run(),
+                lambda: Unpacker(self._workdir, unpacker_path, max_members).run(),
                 lambda answer, data: self._untar_done(stream, answer),
                 code_end,
                 UNTAR_TIMEOUT_S,
@@ -2434,6 +2702,99 @@ class Agent:
                 self._unpacking = None
             self._pass_on(stream.number, stream.generation, answer, b"")
 
+    def _pack(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        """Start to pack a directory; what comes of it is read piece by piece."""
+        for key in [key for key, packing in self._packings.items() if packing.generation != self._generation]:
+            self._end_packing(key)
+        if len(self._packings) >= MAX_PACKINGS:
+            raise BadRequest("busy", "Too many archives are being read at once.")
+        kind, path = header["kind"], header["path"]
+        if kind not in ("tar", "zip"):
+            raise BadRequest("bad_request", "The kind is tar or zip.")
+        own_end, code_end = os.pipe()
+        os.set_blocking(own_end, False)
+        try:
+            fcntl.fcntl(own_end, F_SETPIPE_SZ, 1024 * 1024)
+        except OSError:
+            pass
+        self._packing_ids += 1
+        key, packing = self._packing_ids, Packing(own_end, self._generation)
+
+        def done(answer: dict[str, Any], data: bytes) -> None:
+            packing.answer = answer
+            self._feed_pack(key)
+
+        try:
+            packing.pid = self._start_worker(
+                lambda: Packer(self._workdir, path, kind).run(), done, timeout_s=UNTAR_TIMEOUT_S, stdout_fd=code_end
+            )
+        except BaseException:
+            os.close(own_end)
+            raise
+        finally:
+            os.close(code_end)
+        self._packings[key] = packing
+        self._after(("packing", key), PACK_IDLE_S, lambda: self._end_packing(key))
+        return {"handle": key}
+
+    def _pack_read(self, header: dict[str, Any], body: bytes) -> None:
+        """Answer with the next piece once there is one; the last one is empty and says `eof`."""
+        packing = self._packings.get(header["handle"])
+        if packing is None or packing.generation != self._generation:
+            raise BadRequest("unknown_archive", "Nothing is being packed under this number.")
+        if packing.number is not None:
+            raise BadRequest("busy", "The archive is being read already.")
+        packing.number = header["id"]
+        self._after(("packing", header["handle"]), PACK_IDLE_S, lambda: self._end_packing(header["handle"]))
+        self._feed_pack(header["handle"])
+
+    def _feed_pack(self, key: int) -> None:
+        packing = self._packings.get(key)
+        if packing is None or packing.number is None:
+            return
+        data = b""
+        while packing.fd >= 0 and len(data) < MAX_BODY_BYTES:
+            try:
+                part = os.read(packing.fd, MAX_BODY_BYTES - len(data))
+            except BlockingIOError:
+                break
+            if not part:
+                self._unwatch(packing.fd)
+                os.close(packing.fd)
+                packing.fd = -1
+            data += part
+        number = packing.number
+        if data:
+            packing.number = None
+            if packing.fd >= 0:
+                self._unwatch(packing.fd)
+            self._pass_on(number, packing.generation, {"ok": True, "eof": False}, data)
+        elif packing.fd >= 0:
+            if packing.fd not in self._readers:
+                self._watch(packing.fd, lambda events: self._feed_pack(key))
+        elif packing.answer is not None:
+            packing.number = None
+            self._pass_on(number, packing.generation, dict(packing.answer, eof=True), b"")
+            self._end_packing(key)
+
+    def _pack_close(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        self._end_packing(header["handle"])
+        return {}
+
+    def _end_packing(self, key: int) -> None:
+        packing = self._packings.pop(key, None)
+        if packing is None:
+            return
+        self._timers.pop(("packing", key), None)
+        if packing.pid in self._workers:
+            send_signal(packing.pid, _signal.SIGKILL)
+        if packing.fd >= 0:
+            self._unwatch(packing.fd)
+            os.close(packing.fd)
+        if packing.number is not None:
+            refusal = {"ok": False, "error": "killed", "message": "Packing took too long."}
+            self._pass_on(packing.number, packing.generation, refusal, b"")
+
     # --- the state of the sandbox
 
     def _stats(self, header: dict[str, Any], body: bytes) -> dict[str, Any] | None:
@@ -2480,6 +2841,9 @@ class Agent:
         "forget": _forget,
         "stats": _stats,
         "untar": _untar,
+        "pack": _pack,
+        "pack_read": _pack_read,
+        "pack_close": _pack_close,
         **dict.fromkeys(FILE_OPERATIONS, _file),
     }
 
