@@ -16,6 +16,7 @@ from proxy_service import __version__
 from proxy_service.backends.base import Backend
 from proxy_service.errors import NotFound, ProxyError, Unauthorized, http_body, http_headers, http_status
 from proxy_service.routes import ROUTES
+from proxy_service.routes_files import FILE_ROUTES
 from proxy_service.service import Service
 from proxy_service.settings import Settings
 
@@ -71,7 +72,11 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
         await app.state.service.stop()
 
     app = FastAPI(
-        title="Sandboxweb proxy", version=__version__, lifespan=lifespan, openapi_url=None, routes=list(ROUTES)
+        title="Sandboxweb proxy",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=None,
+        routes=[*ROUTES, *FILE_ROUTES],
     )
     app.add_exception_handler(ProxyError, _on_proxy_error)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -5,9 +5,12 @@ ProxyError
 ├── Unauthorized              401  no bearer token, or a wrong one
 ├── NotFound                  404
 │   ├── UnknownSession             no sandbox of that session runs here
-│   └── UnknownExecution           the sandbox's journal does not have it (any more)
+│   ├── UnknownExecution           the sandbox's journal does not have it (any more)
+│   └── FileMissing                nothing in the workspace bears that path
 ├── Conflict                  409  the same id with another body
+│   └── FileConflict               a directory where a file is wanted, something in the way, no permission, …
 ├── BodyTooLarge              413
+│   └── NoSpace                    the sandbox's disk has no room for it
 ├── Unprocessable             422  well-formed, but this server cannot do it
 │   ├── UnsupportedLanguage        names what it can run
 │   ├── UnsupportedSpec            image, network or limit that this backend cannot give
@@ -63,12 +66,31 @@ class UnknownExecution(NotFound):
         super().__init__(f"The session's sandbox knows no execution {execution_id}.")
 
 
+class FileMissing(NotFound):
+    code = "file_not_found"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"There is nothing at {path!r} in the workspace.", field="path")
+
+
 class Conflict(ProxyError):
     code = "conflict"
 
 
+class FileConflict(Conflict):
+    """Say what is in the way, and in `code` what kind of obstacle that is."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail, field="path")
+        self.code = code  # type: ignore[misc]  # one class stands for all obstacles
+
+
 class BodyTooLarge(ProxyError):
     code = "too_large"
+
+
+class NoSpace(BodyTooLarge):
+    code = "no_space"
 
 
 class Unprocessable(ProxyError):

@@ -26,6 +26,7 @@ from proxy_service.errors import (
     UnknownExecution,
 )
 from proxy_service.events import Transcript
+from proxy_service.files import changed_files
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,7 @@ class Execution:
             "max_rss_bytes": end.get("max_rss_bytes"),
             "truncated": transcript.truncated,
             "results": transcript.results,
+            "files": changed_files(end),
             "error": end.get("detail", ""),
             "message": end.get("message", ""),
             "where": end.get("where"),

@@ -15,6 +15,7 @@ from proxy_service import metrics
 from proxy_service.backends.base import Backend, Sandbox, SandboxSpec
 from proxy_service.errors import Conflict, ProxyError, ShuttingDown, Unavailable, UnknownSession
 from proxy_service.executions import Execution, Executions
+from proxy_service.files import Files
 from proxy_service.kept import KeptExecutions
 from proxy_service.libraries import SessionLibraries
 from proxy_service.library_cache import LibraryCache
@@ -37,14 +38,17 @@ class ProxySession:
         sandbox: Sandbox,
         *,
         cache: LibraryCache,
-        max_waiting: int,
+        settings: Settings,
         source: str,
         keep: Callable[[Execution], None],
     ) -> None:
         self.id = session_id
         self.sandbox = sandbox
         self.pooled = source == "pool"
-        self.executions = Executions(sandbox, max_waiting=max_waiting, keep=keep)
+        self.executions = Executions(sandbox, max_waiting=settings.max_waiting_executions, keep=keep)
+        self.files = Files(
+            sandbox, max_upload_bytes=int(settings.max_upload_size), max_members=settings.max_archive_members
+        )
         self.libraries = SessionLibraries(sandbox, cache, found_again=source == "found")
 
     def describe(self) -> dict[str, Any]:
@@ -192,9 +196,10 @@ class Sessions:
         return sandbox
 
     def _add(self, session_id: str, sandbox: Sandbox, source: str) -> ProxySession:
-        waiting = self._settings.max_waiting_executions
         keep = partial(self.kept.put, session_id)
-        session = ProxySession(session_id, sandbox, cache=self._cache, max_waiting=waiting, source=source, keep=keep)
+        session = ProxySession(
+            session_id, sandbox, cache=self._cache, settings=self._settings, source=source, keep=keep
+        )
         self._sessions[session_id] = session
         self._watchers[session_id] = asyncio.create_task(self._watch(session))
         metrics.count_session(source)

@@ -62,6 +62,12 @@ class Settings(BaseSettings):
     max_timeout_s: float = Field(24 * 3600.0, gt=0)
     default_output_limit_bytes: int = Field(1 * MIB, gt=0)
     max_output_limit_bytes: int = Field(16 * MIB, gt=0)
+    max_upload_size: ByteSize = ByteSize(4096 * MIB)
+    """The largest body that is taken as a file or an archive, if the sandbox's disk has room for it."""
+    max_archive_members: int = Field(100_000, ge=1)
+    max_listed_files: int = Field(10_000, ge=1)
+    upload_silence_s: float = Field(60.0, gt=0)
+    """How long an upload may send nothing before it is given up."""
     max_waiting_executions: int = Field(16, ge=0)
     max_sandboxes: int = Field(2000, gt=0)
     start_timeout_s: float = Field(30.0, gt=0)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from proxy_service.agent_events import AgentBroken, AgentError, AgentEvent, AgentGone, EventStream
 from proxy_service.agent_link import MAX_BODY_BYTES, AgentLink
-from proxy_service.backends.base import ExecRequest, Sandbox, SandboxEvent, SandboxSpec
+from proxy_service.backends.base import ExecRequest, FileRefused, Sandbox, SandboxEvent, SandboxSpec
 from proxy_service.backends.languages import commands, source_file
 from proxy_service.errors import Conflict, SandboxBroken, SandboxError, UnknownExecution, UnsupportedSpec
 
@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 WORKDIR = "/sandbox"
 FILES_TIMEOUT_S = 60.0
+FILE_WAIT_S = 75.0
+"""Longer than the agent lets a file operation go on: it is the agent that gives up on one, not we on the agent."""
+MAX_FILE_OPERATIONS = 8
 END_GRACE_S = 30.0
 """How long after its time-out an execution may take to end before its agent counts as broken."""
 LOOK_AGAIN_S = 5.0
@@ -74,6 +77,7 @@ class AgentSandbox(Sandbox):
         self._max_bytes: dict[str, int] = {}
         self._deadlines: dict[str, float] = {}
         self._sources: dict[str, str] = {}
+        self._file_places = asyncio.Semaphore(MAX_FILE_OPERATIONS)
         self._read_hello(link.hello)
         self._watcher = asyncio.create_task(self._watch())
 
@@ -266,13 +270,14 @@ class AgentSandbox(Sandbox):
 
     async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         buffer = bytearray()
-        async for chunk in chunks:
-            buffer += chunk
-            while len(buffer) > MAX_BODY_BYTES:
-                part = bytes(buffer[:MAX_BODY_BYTES])
-                del buffer[:MAX_BODY_BYTES]
-                await self._ask("untar", part, path=path, more=True, wait_s=FILES_TIMEOUT_S)
-        await self._ask("untar", bytes(buffer), path=path, more=False, wait_s=FILES_TIMEOUT_S)
+        async with self.unpacking:
+            async for chunk in chunks:
+                buffer += chunk
+                while len(buffer) > MAX_BODY_BYTES:
+                    part = bytes(buffer[:MAX_BODY_BYTES])
+                    del buffer[:MAX_BODY_BYTES]
+                    await self._ask("untar", part, path=path, more=True, wait_s=FILES_TIMEOUT_S)
+            await self._ask("untar", bytes(buffer), path=path, more=False, wait_s=FILES_TIMEOUT_S)
 
     async def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Write a file of the workspace."""
@@ -280,6 +285,14 @@ class AgentSandbox(Sandbox):
             part = data[start : start + MAX_BODY_BYTES]
             more = start + MAX_BODY_BYTES < len(data)
             await self._ask("file_write", part, path=path, mode=mode, offset=start, more=more)
+
+    async def file_operation(self, op: str, body: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
+        # They wait for each other here: what is one too many the agent would refuse.
+        async with self._file_places:
+            try:
+                return await self._use(lambda link: link.request(op, body, wait_s=FILE_WAIT_S, **fields))
+            except AgentError as error:
+                raise FileRefused(error.code, error.message) from error
 
     async def stats(self) -> dict[str, Any]:
         return await self._ask("stats")

@@ -15,11 +15,22 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from proxy_service.errors import UnsupportedSpec
+
 EventType = Literal["started", "stdout", "stderr", "truncated", "result", "error", "exit"]
 ExitReason = Literal["exited", "timed_out", "cancelled", "out_of_memory", "killed"]
 
 LIBRARIES_PATH = ".sandboxweb/lib"
 """Where libraries are unpacked, relative to the workspace."""
+
+
+class FileRefused(Exception):
+    """A file operation that the agent refused; `code` is a word of its protocol."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,8 @@ class Sandbox(ABC):
         self.session_id: str | None = None
         self.assigned_digest: str | None = None
         self.broken = asyncio.Event()
+        self.unpacking = asyncio.Lock()
+        """Held while an archive goes in: a sandbox takes one at a time."""
         self.broken_reason = ""
         self.execution_ids: tuple[str, ...] = ()
         """The executions that a sandbox which was found again had in its journal, oldest first."""
@@ -145,6 +158,13 @@ class Sandbox(ABC):
     @abstractmethod
     async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         """Unpack a tar stream beneath `path`, which is relative to the workspace. Raises SandboxBroken."""
+
+    async def file_operation(self, op: str, body: bytes = b"", **fields: Any) -> tuple[dict[str, Any], bytes]:
+        """Do one of the agent's file operations as the code's user; return the header and body of its answer.
+
+        Raises FileRefused, SandboxBroken, and UnsupportedSpec where the sandbox has no agent.
+        """
+        raise UnsupportedSpec("The sandboxes of this kind cannot handle files.", field="path")
 
     @abstractmethod
     async def stats(self) -> dict[str, Any]:
