@@ -36,7 +36,7 @@ def cluster() -> Iterator[str]:
     """Run a cluster for as long as the block lasts; yield the URL of its database `postgres`."""
     bin_dir = postgres_bin()
     assert bin_dir is not None
-    owner = _owner()
+    owner = database_owner()
     home = Path(tempfile.mkdtemp(prefix="sandboxweb-pg-"))
     log = home / "log"
     try:
@@ -72,7 +72,7 @@ def create_database(server_url: str, name: str) -> str:
     return f"{server_url.rsplit('/', 1)[0]}/{name}"
 
 
-def _owner() -> dict[str, Any]:
+def database_owner() -> dict[str, Any]:
     """Return whom to run it as: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}

@@ -112,19 +112,23 @@ class Servers:
     def start(self, *names: str) -> None:
         """Start processes, and wait until those that are servers answer."""
         for name in names:
-            with self.log(name).open("ab") as log:
-                self.processes[name] = subprocess.Popen(
-                    self.command(name),
-                    cwd=ROOT,
-                    env=self.environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            self.launch(name)
         for name, url in (("proxy", self.proxy_url), ("app", self.app_url)):
             if name in names:
                 wait_until(lambda n=name, u=url: self.answers(n, u), timeout_s=START_TIMEOUT_S, what=f"the {name}")
+
+    def launch(self, name: str) -> None:
+        """Start a process without waiting for it."""
+        with self.log(name).open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                self.command(name),
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def answers(self, name: str, url: str) -> bool:
         """Return whether a server answers; fail with its log when its process ended."""

@@ -1,0 +1,209 @@
+"""What stands beside the servers and is struck like them: a PostgreSQL cluster and a Docker engine of the run's own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from deploy.supervisor.processes import TETHER
+from tests.groups import postgres_bin
+from tests.postgres import database_owner, free_port
+from tests.waiting import wait_until
+
+ANSWER_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 20
+# What a crash of a process can lose must be what a crash of this database can lose: its durability stays on.
+OPTIONS = ("max_connections=80", "shared_buffers=32MB", "listen_addresses=127.0.0.1")
+IMAGE = "sandboxweb-python:latest"
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that descend from it, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+class Daemon:
+    """A process that is killed with its whole family, and started again from what it left on the disk."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Tell whether it serves."""
+        raise NotImplementedError
+
+    def launch(self, **options: Any) -> None:
+        """Start it without waiting."""
+        with (self.home / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **options
+            )
+
+    def start(self) -> None:
+        """Start it until it answers: a database refuses while the last of its predecessor's processes ends."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        while True:
+            if self.process is None or self.process.poll() is not None:
+                self.launch()
+            if self.answers():
+                return
+            assert time.monotonic() < deadline, f"it does not answer:\n{(self.home / 'log').read_text()[-3000:]}"
+            time.sleep(0.1)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the process alone."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def signal_family(self, number: signal.Signals) -> None:
+        """Signal the process and all that descend from it."""
+        assert self.process is not None
+        for pid in family(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def ended(self) -> bool:
+        """Tell whether the process has ended."""
+        return self.process is None or self.process.poll() is not None
+
+    def wait(self) -> None:
+        """Wait for its end after a signal."""
+        if self.process is not None:
+            self.process.wait(STOP_TIMEOUT_S)
+            self.process = None
+
+
+class Database(Daemon):
+    """A PostgreSQL cluster whose durability is not switched off."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.port = free_port()
+        self.owner = database_owner()
+        bin_dir = postgres_bin()
+        assert bin_dir is not None
+        self.bin_dir = bin_dir
+        if self.owner:
+            shutil.chown(home, self.owner["user"], self.owner["group"])
+        initdb = [bin_dir / "initdb", "-D", home / "data", "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C"]
+        subprocess.run(initdb, check=True, capture_output=True, cwd=home, **self.owner)
+
+    @property
+    def url(self) -> str:
+        """Return the URL of its database."""
+        return f"postgres://postgres@127.0.0.1:{self.port}/postgres"
+
+    def command(self) -> list[str]:
+        """Return the server's command line."""
+        options = [part for option in OPTIONS for part in ("-c", option)]
+        server = [str(self.bin_dir / "postgres"), "-D", str(self.home / "data"), "-p", str(self.port)]
+        return [*server, "-k", str(self.home), *options]
+
+    def launch(self, **options: Any) -> None:
+        """Start it as the user that it wants to be."""
+        super().launch(**self.owner, **options)
+
+    def answers(self) -> bool:
+        """Tell whether it takes connections."""
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+class DockerEngine(Daemon):
+    """A Docker daemon with its own directories and socket, and this project's image in it."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.url = f"unix://{home / 'docker.sock'}"
+        self.live_restore = True
+
+    def command(self) -> list[str]:
+        """Return the daemon's command line."""
+        directories = ["--data-root", self.home / "data", "--exec-root", self.home / "exec"]
+        network = ["--bridge=none", "--iptables=false", "--ip-masq=false"]
+        restore = ["--live-restore"] if self.live_restore else []
+        daemon = ["dockerd", *directories, "--pidfile", self.home / "pid", "-H", self.url, *network, *restore]
+        return [sys.executable, "-I", "-S", TETHER, str(os.getpid()), *map(str, daemon)]
+
+    def launch(self, **options: Any) -> None:
+        """Start it, whatever file a killed one left."""
+        for name in ("pid", "exec/containerd/containerd.pid"):
+            (self.home / name).unlink(missing_ok=True)
+        super().launch(start_new_session=True, **options)
+
+    def answers(self) -> bool:
+        """Tell whether it serves."""
+        try:
+            return self.docker("version", timeout_s=5).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    def docker(self, *arguments: str, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+        """Run the client against this daemon."""
+        command = ["docker", "--host", self.url, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_s)
+
+    def load_image(self) -> None:
+        """Bring the image over from the machine's own daemon."""
+        with subprocess.Popen(["docker", "save", IMAGE], stdout=subprocess.PIPE) as saved:
+            loaded = subprocess.run(
+                ["docker", "--host", self.url, "load"], stdin=saved.stdout, capture_output=True, check=False
+            )
+        assert loaded.returncode == 0, loaded.stderr.decode()
+
+    def containers(self) -> dict[str, str]:
+        """Return {container id: name of the sandbox} of all containers, running or not."""
+        listed = self.docker("ps", "-aq", "--no-trunc", "--format", '{{.ID}} {{.Label "sandboxweb.name"}}')
+        assert listed.returncode == 0, listed.stderr
+        return {line.split()[0]: [*line.split(), ""][1] for line in listed.stdout.splitlines()}
+
+    def shims(self) -> set[str]:
+        """Return the ids of the containers that still have a process, whether or not the daemon knows them."""
+        found = set()
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if (
+                    words[0].endswith("containerd-shim-runc-v2")
+                    and str(self.home) in words[words.index("-address") + 1]
+                ):
+                    found.add(words[words.index("-id") + 1])
+        return found
+
+    def remove(self) -> None:
+        """End the containers, the daemon and its directories."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for container in self.containers():
+                self.docker("rm", "-f", container)
+        self.signal(signal.SIGTERM)
+        self.wait()
+        wait_until(lambda: not self.shims(), timeout_s=10, what="the last containers' processes")
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((mount for mount in mounts if mount.startswith(f"{self.home}/")), reverse=True):
+            subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
