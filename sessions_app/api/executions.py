@@ -117,7 +117,7 @@ def _run_again(record: IdempotencyRecord) -> Answer | None:
     """Answer for a one-shot whose web process died: wait for its code as the first request did, and end its session."""
     if record.execution is None:
         return None
-    return 200, result_body(executions.complete_one_shot(record.execution, actor=Actor.API))
+    return 200, result_body(executions.complete_one_shot(record.execution, actor=Actor.API, is_keyed=True))
 
 
 class SessionExecutions(ApiView):

@@ -77,6 +77,9 @@ class Execution(models.Model):
 
     objects = ExecutionQuerySet.as_manager()
 
+    # Written by this very request, which has not handed it over yet: only then can one know that nobody has.
+    is_fresh = False
+
     class Meta:
         ordering = ["-created_at", "-id"]
         constraints = [
@@ -128,15 +131,17 @@ class Execution(models.Model):
         user_id: int | None = None,
         reason: str = "",
         values: Mapping[str, object] | None = None,
+        unless_attended: bool = False,
     ) -> bool:
         """Write the result of a live execution and give its place back: queued or running → `status`.
 
-        Return False, with the row's own values read in, when somebody else settled it first.
+        Return False, with the row's own values read in, when somebody else settled it first; with `unless_attended`
+        also when somebody else has looked at it since this object was read.
         """
         now = clock.now()
         result = {"finished_at": now, **(values or {}), "status": status, "attend_at": None}
         with transaction.atomic():
-            if FINISH(result, id=self.pk) == 0:
+            if (self._finish_unattended(result) if unless_attended else FINISH(result, id=self.pk)) == 0:
                 won = others = False
             else:
                 before, won = self.status, True
@@ -149,6 +154,10 @@ class Execution(models.Model):
         elif others:
             Execution.promote_next(self.session_id, actor=actor)
         return won
+
+    def _finish_unattended(self, result: Mapping[str, object]) -> int:
+        rows = Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE, attend_at=self.attend_at)
+        return rows.update(**result)
 
     def begin(self, *, actor: str) -> bool:
         """Note that the sandbox has started it: queued → running; False when another one still counts as running."""
@@ -173,6 +182,11 @@ class Execution(models.Model):
         if Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(**kept):
             for name, value in kept.items():
                 setattr(self, name, value)
+
+    def attend(self) -> None:
+        """Say that somebody looks after it now: whoever wrote it can no longer know that it was not handed over."""
+        self.attend_at = clock.now() + ATTENTION
+        Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(attend_at=self.attend_at)
 
     def leave_unattended(self) -> None:
         """Have a reaper look at it soon: nobody waits for its end."""

@@ -100,6 +100,7 @@ def _insert(execution: Execution, session: Session, *, claim: IdempotencyRecord 
         session.refresh_from_db()
         require_active(session, actor=actor)
         raise QueueFull("Too many executions wait in this session. Try again when some have ended.")
+    execution.is_fresh = True
     return execution
 
 
@@ -132,6 +133,8 @@ def complete_execution(execution: Execution, *, actor: str) -> Execution:
     """
     if not execution.is_live:
         return execution
+    if not execution.is_fresh:
+        execution.attend()
     body = settlement.request_of(execution)
     release_connection()
     try:
@@ -201,7 +204,8 @@ def run_once(*, owner: User, code: str, actor: str, **given: Any) -> Execution:
 
     Takes what `submit_once` takes.
     """
-    return complete_one_shot(submit_once(owner=owner, code=code, actor=actor, **given), actor=actor)
+    execution = submit_once(owner=owner, code=code, actor=actor, **given)
+    return complete_one_shot(execution, actor=actor, is_keyed=given.get("claim") is not None)
 
 
 def begin_one_shot(execution: Execution, *, actor: str) -> Execution:
@@ -214,12 +218,17 @@ def begin_one_shot(execution: Execution, *, actor: str) -> Execution:
         raise
 
 
-def complete_one_shot(execution: Execution, *, actor: str) -> Execution:
-    """Have a one-shot's execution run, or join its run, and end its session whatever happens."""
+def complete_one_shot(execution: Execution, *, actor: str, is_keyed: bool) -> Execution:
+    """Have a one-shot's execution run, or join its run, and end its session with it.
+
+    When nobody can tell whether the code still runs, an end would cut off what a repetition of the request could still
+    get: with a key (`is_keyed`) the session is left for that, and for the reaper.
+    """
     try:
         return complete_execution(execution, actor=actor)
     finally:
-        end_one_shot(execution.session, actor=actor)
+        if not (is_keyed and execution.is_live):
+            end_one_shot(execution.session, actor=actor)
 
 
 def end_one_shot(session: Session, *, actor: str) -> None:

@@ -159,6 +159,8 @@ def _last_words(execution: Execution) -> outcome.Journal:
 
 def start_execution(execution: Execution, *, actor: str) -> Execution:
     """Hand an execution to the sandbox without waiting for its end; handing it over again changes nothing."""
+    if not execution.is_fresh:
+        execution.attend()
     body = request_of(execution)
     release_connection()
     try:
@@ -179,8 +181,10 @@ def not_run(execution: Execution, error: SandboxwebError, *, actor: str) -> None
         execution.finish(Status.FAILED, actor=actor, reason=error.message, values={"error": error.message})
     elif isinstance(error, QueueFull):
         execution.finish(Status.CANCELLED, actor=actor, reason=error.message, values={"error": error.message})
-    elif isinstance(error, ProxyUnreachable):
-        execution.finish(Status.ERROR, actor=actor, reason=error.message, values={"error": "The code was not run."})
+    elif isinstance(error, ProxyUnreachable) and execution.is_fresh:
+        # Only of one that nobody else has taken up meanwhile: another may have handed it over.
+        values = {"error": "The code was not run."}
+        execution.finish(Status.ERROR, actor=actor, reason=error.message, values=values, unless_attended=True)
     elif isinstance(error, SandboxFailed):
         lose_session(execution.session, error=error.message, actor=actor)
         execution.refresh_from_db()

@@ -21,10 +21,11 @@ from sessions_app.exceptions import (
     Unsupported,
 )
 from sessions_app.limits import MAX_LIVE_EXECUTIONS
-from sessions_app.models import Execution, SandboxTemplate, Session
+from sessions_app.models import Execution, IdempotencyRecord, SandboxTemplate, Session
 from sessions_app.services.executions import (
     cancel_execution,
     complete_execution,
+    complete_one_shot,
     run_once,
     start_execution,
     submit_execution,
@@ -119,6 +120,50 @@ def test_without_the_proxy_the_code_was_not_run_and_the_row_says_so(session: Ses
     assert (execution.status, execution.error) == ("error", "The code was not run.")
     session.refresh_from_db()
     assert (session.status, session.live_executions) == ("active", 0)
+
+
+def test_who_joins_what_another_handed_over_does_not_say_that_it_was_not_run(
+    session: Session, proxy: FakeProxy
+) -> None:
+    written = submit(session)
+    proxy.break_next = 2
+    with pytest.raises(ProxyUnavailable):
+        complete_execution(written, actor="api")
+    proxy.away = True
+    with pytest.raises(ProxyUnreachable):
+        complete_execution(Execution.objects.get(), actor="api")
+    proxy.away = False
+    assert complete_execution(Execution.objects.get(), actor="api").status == "succeeded"
+    assert proxy.execution(written).runs == 1
+
+
+def test_who_wrote_what_another_took_up_meanwhile_does_not_say_that_it_was_not_run(
+    session: Session, proxy: FakeProxy
+) -> None:
+    written = submit(session)
+    proxy.break_next = 2
+    with pytest.raises(ProxyUnavailable):
+        complete_execution(Execution.objects.get(), actor="api")
+    proxy.away = True
+    with pytest.raises(ProxyUnreachable):
+        complete_execution(written, actor="api")
+    assert written.status == "running"
+    assert proxy.execution(written).runs == 1
+
+
+def test_a_one_shot_whose_end_nobody_knows_is_left_for_who_asks_again(owner: User, proxy: FakeProxy) -> None:
+    def lose_the_answer(request: httpx.Request) -> None:
+        if request.url.path.endswith("/execute") and proxy.requests.count(proxy.requests[-1]) == 1:
+            proxy.break_next = 2
+
+    proxy.before = lose_the_answer
+    claim = IdempotencyRecord.objects.create(owner=owner, key="one", fingerprint="")
+    with pytest.raises(ProxyUnavailable):
+        run_once(owner=owner, code="print(1)", lang="python", actor="api", claim=claim)
+    execution = Execution.objects.select_related("session__template").get()
+    assert (execution.status, execution.session.status) == ("running", "active")
+    assert complete_one_shot(execution, actor="api", is_keyed=True).status == "succeeded"
+    assert Session.objects.get().status == "terminated"
 
 
 def test_a_broken_connection_runs_the_code_once(session: Session, proxy: FakeProxy) -> None:
