@@ -217,6 +217,8 @@ SPECTACULAR_SETTINGS = {
         "PartStatus": ["ok", "unavailable"],
         "TerminatedStatus": ["terminated"],
         "ErrorType": ["validation_error", "client_error", "server_error"],
+        "SessionEventType": "sessions_app.models.event.SessionEvent.Type",
+        "Actor": "sessions_app.models.event.Actor",
         "EventType": ["queued", "started", "stdout", "stderr", "truncated", "result", "error", "exit"],
     },
 }

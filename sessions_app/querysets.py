@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from django.db import models
@@ -52,6 +52,15 @@ class SessionQuerySet(models.QuerySet["Session"]):
     def due(self, now: datetime) -> Self:
         """Active ones whose deadline has come, the longest overdue first."""
         return self.active().filter(expires_at__lte=now).order_by("expires_at")
+
+    def expiring(self, now: datetime, *, within: timedelta) -> Self:
+        """Active ones that end within their grace, itself at most `within`, and of which nobody was told."""
+        from sessions_app.models.deadlines import after
+
+        soon = self.active().filter(expires_at__gt=now, expires_at__lte=now + within)
+        told = models.Q(announced_for=models.F("expires_at"))
+        grace_begun = models.Q(expires_at__lte=after(models.Value(now, models.DateTimeField()), models.F("grace_s")))
+        return soon.filter(grace_begun, models.Q(announced_for=None) | ~told).order_by("expires_at")
 
     def stuck(self, now: datetime) -> Self:
         """Those in a passing state that whoever put them there should have left by now."""

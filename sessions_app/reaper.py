@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import DatabaseError, connection
-from django.db.models import F
+from django.db.models import F, Max
 
 from sessions_app import clock
 from sessions_app.exceptions import SandboxwebError
-from sessions_app.models import Actor, Execution, ReaperSweep, Session
+from sessions_app.models import Actor, Execution, ReaperSweep, Session, TimeoutPolicy
 from sessions_app.models.session import TERMINATING_LEASE
 from sessions_app.proxy_client import proxy
 from sessions_app.services import idempotency
@@ -98,6 +98,13 @@ def end_expired(reaper: Reaper) -> int:
     """End active sessions whose deadline has come."""
     due = Session.objects.due(clock.now()).select_related("template")[: reaper.batch]
     return reaper.each(list(due), lambda session: expire_session(session, actor=Actor.REAPER))
+
+
+def announce_ends(reaper: Reaper) -> int:
+    """Tell once, in its events, of each session that is about to end: a renewal still saves it."""
+    widest = TimeoutPolicy.objects.aggregate(widest=Max("grace_s"))["widest"] or 0
+    soon = Session.objects.expiring(clock.now(), within=timedelta(seconds=widest))[: reaper.batch]
+    return reaper.each(list(soon), lambda session: session.announce_end(actor=Actor.REAPER))
 
 
 def settle_executions(reaper: Reaper) -> int:
@@ -198,6 +205,7 @@ def push_pool_targets(_reaper: Reaper) -> int:
 
 STEPS: tuple[Callable[[Reaper], int], ...] = (
     end_expired,
+    announce_ends,
     settle_executions,
     finish_stuck,
     reconcile,

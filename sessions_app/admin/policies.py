@@ -7,7 +7,7 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
 from sessions_app.admin.base import Page
-from sessions_app.models import TimeoutPolicy
+from sessions_app.models import TimeoutPolicy, UserPolicy
 
 
 def pair(default: int, ceiling: int) -> str:
@@ -19,7 +19,7 @@ def pair(default: int, ceiling: int) -> str:
 class TimeoutPolicyAdmin(Page):
     """Every policy."""
 
-    list_display = ("name", "is_default", "idle", "lifetime", "execution", "grace_s", "templates")
+    list_display = ("name", "is_default", "idle", "lifetime", "execution", "grace_s", "templates", "users")
     list_filter = ("is_default",)
     search_fields = ("name",)
     fieldsets = (
@@ -48,9 +48,11 @@ class TimeoutPolicyAdmin(Page):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TimeoutPolicy]:
-        """Count the templates along."""
+        """Count the templates and users along."""
         policies: QuerySet[TimeoutPolicy] = super().get_queryset(request)
-        return policies.annotate(template_count=Count("sandboxtemplate"))
+        return policies.annotate(
+            template_count=Count("sandboxtemplate", distinct=True), user_count=Count("user_policies", distinct=True)
+        )
 
     @admin.display(description="idle: default / longest", ordering="idle_timeout_default_s")
     def idle(self, policy: TimeoutPolicy) -> str:
@@ -71,3 +73,20 @@ class TimeoutPolicyAdmin(Page):
     def templates(self, policy: TimeoutPolicy) -> int:
         """Show how many templates name it."""
         return int(getattr(policy, "template_count", 0))
+
+    @admin.display(description="users")
+    def users(self, policy: TimeoutPolicy) -> int:
+        """Show how many users have it as their own."""
+        return int(getattr(policy, "user_count", 0))
+
+
+@admin.register(UserPolicy)
+class UserPolicyAdmin(Page):
+    """Who has a policy of their own, which goes before those of templates."""
+
+    list_display = ("user", "policy")
+    list_filter = ("policy",)
+    list_select_related = ("user", "policy")
+    search_fields = ("user__username__istartswith",)
+    search_help_text = "Beginning of a user's name."
+    autocomplete_fields = ("user",)

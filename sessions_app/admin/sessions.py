@@ -125,7 +125,7 @@ class SessionAdmin(LargePage):
                     ("created_at", "started_at"),
                     ("last_activity_at", "expires_at"),
                     ("finished_at", "live_executions"),
-                    ("idle_timeout_s", "max_lifetime_s", "execution_timeout_s"),
+                    ("idle_timeout_s", "max_lifetime_s", "execution_timeout_s", "grace_s"),
                 )
             },
         ),

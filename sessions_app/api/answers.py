@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from sessions_app.models import Execution, SandboxTemplate, Session
+from sessions_app.models import Actor, Execution, SandboxTemplate, Session, SessionEvent
 
 
 class ErrorItem(serializers.Serializer[Any]):
@@ -51,6 +51,19 @@ class SessionAnswer(serializers.Serializer[Any]):
     finished_at = serializers.DateTimeField(allow_null=True)
     termination_reason = serializers.ChoiceField(Session.Reason.choices, allow_null=True)
     error = serializers.CharField(allow_null=True, help_text="What went wrong, when something did.")
+
+
+class SessionEventAnswer(serializers.Serializer[Any]):
+    """Something that happened to a session."""
+
+    type = serializers.ChoiceField(SessionEvent.Type.choices)
+    from_status = serializers.CharField(allow_null=True)
+    to_status = serializers.CharField(allow_null=True)
+    reason = serializers.CharField(allow_null=True)
+    actor = serializers.ChoiceField(Actor.choices, help_text="Where it came from.")
+    execution_id = serializers.UUIDField(allow_null=True, help_text="The execution that it is about, if it is one.")
+    data = serializers.DictField(help_text="What was changed; `expires_at` of a session that is `expiring`.")  # type: ignore[assignment]  # a key of ours
+    created_at = serializers.DateTimeField()
 
 
 class TerminatedAnswer(serializers.Serializer[Any]):

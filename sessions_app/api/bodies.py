@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sessions_app import clock
-from sessions_app.models import Execution, SandboxTemplate, Session
+from sessions_app.models import Execution, SandboxTemplate, Session, SessionEvent
 
 
 def instant(value: datetime | None) -> str | None:
@@ -41,6 +41,20 @@ def session_body(session: Session) -> dict[str, Any]:
         "finished_at": instant(session.finished_at),
         "termination_reason": session.termination_reason or None,
         "error": session.error or None,
+    }
+
+
+def session_event_body(event: SessionEvent) -> dict[str, Any]:
+    """Return something that happened to a session or to an execution of it."""
+    return {
+        "type": event.type,
+        "from_status": event.from_status or None,
+        "to_status": event.to_status or None,
+        "reason": event.reason or None,
+        "actor": event.actor,
+        "execution_id": event.execution_id and str(event.execution_id),
+        "data": event.data,
+        "created_at": instant(event.created_at),
     }
 
 

@@ -195,6 +195,25 @@ end_session = extend_schema(
         **errors(401, 404),
     },
 )
+SESSION_EVENT_EXAMPLE: dict[str, Any] = {
+    "type": "expiring",
+    "from_status": None,
+    "to_status": None,
+    "reason": "idle",
+    "actor": "reaper",
+    "execution_id": None,
+    "data": {"expires_at": "2026-01-05T10:05:00Z"},
+    "created_at": "2026-01-05T10:04:32Z",
+}
+session_events = extend_schema(
+    tags=["sessions"],
+    summary="List what happened to a session, the newest first",
+    description="`expiring` says, once for each deadline, that the session is about to end; renewing it moves that.",
+    responses={
+        200: answer(answers.SessionEventAnswer(many=True), "Events.", SESSION_EVENT_EXAMPLE),
+        **errors(400, 401, 404),
+    },
+)
 renew_session = extend_schema(
     tags=["sessions"],
     summary="Give a session more time",

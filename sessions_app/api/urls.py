@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from sessions_app.api import executions, server, sessions, streams
+from sessions_app.api import executions, server, session_events, sessions, streams
 
 urlpatterns = [
     path("", server.Health.as_view(), name="health"),
@@ -15,6 +15,7 @@ urlpatterns = [
     path("sessions", sessions.SessionList.as_view(), name="sessions"),
     path("sessions/<str:session_id>", sessions.SessionDetail.as_view(), name="session"),
     path("sessions/<str:session_id>/renew", sessions.SessionRenew.as_view(), name="session-renew"),
+    path("sessions/<str:session_id>/events", session_events.SessionEvents.as_view(), name="session-events"),
     path("sessions/<str:session_id>/execute", executions.ExecuteInSession.as_view(), name="execute"),
     path("sessions/<str:session_id>/executions", executions.SessionExecutions.as_view(), name="session-executions"),
     path("executions/<str:execution_id>", executions.ExecutionDetail.as_view(), name="execution"),

@@ -11,6 +11,7 @@ from sessions_app.models.policy import TimeoutPolicy
 from sessions_app.models.session import Session
 from sessions_app.models.sweep import ReaperSweep
 from sessions_app.models.template import SandboxTemplate
+from sessions_app.models.user_policy import UserPolicy
 
 __all__ = [
     "Actor",
@@ -23,4 +24,5 @@ __all__ = [
     "Session",
     "SessionEvent",
     "TimeoutPolicy",
+    "UserPolicy",
 ]

@@ -33,6 +33,7 @@ class SessionEvent(models.Model):
         EXECUTION_STATE = "execution_state", "Execution changed state"
         RENEWED = "renewed", "Session renewed"
         UPDATED = "updated", "Session updated"
+        EXPIRING = "expiring", "Session is about to end"
 
     session = models.ForeignKey("Session", on_delete=models.CASCADE, related_name="events")
     execution = models.ForeignKey("Execution", on_delete=models.CASCADE, null=True, blank=True, related_name="events")

@@ -15,7 +15,8 @@ class TimeoutPolicy(models.Model):
 
     name = models.CharField(max_length=100, unique=True)
     is_default = models.BooleanField(
-        default=False, help_text="Applies to every template that names no policy of its own; one policy is the default."
+        default=False,
+        help_text="Applies where neither the user nor the template has a policy of its own; one policy is the default.",
     )
 
     idle_timeout_default_s = models.PositiveIntegerField("idle time-out (s)", default=300, validators=POSITIVE)

@@ -68,6 +68,10 @@ class Session(models.Model):
     idle_timeout_s = models.PositiveIntegerField("idle time-out (s)")
     max_lifetime_s = models.PositiveIntegerField("lifetime (s)")
     execution_timeout_s = models.PositiveIntegerField("execution time-out (s)")
+    grace_s = models.PositiveIntegerField("grace (s)", default=0, help_text="Its end is announced so long before.")
+    chosen_timeouts = models.JSONField(
+        default=list, blank=True, editable=False, help_text="What its user chose; the rest follows the policy."
+    )
 
     live_executions = models.PositiveSmallIntegerField(
         default=0, editable=False, help_text="Queued and running ones; a session that has any is not idle."
@@ -76,6 +80,9 @@ class Session(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     last_activity_at = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)
+    announced_for = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="The deadline that was announced; another is announced anew."
+    )
     finished_at = models.DateTimeField(null=True, blank=True)
     attend_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="When a reaper looks after a row in a passing state."
@@ -220,6 +227,23 @@ class Session(models.Model):
             finished_at=clock.now(),
             attend_at=None,
         )
+
+    def announce_end(self, *, actor: str) -> bool:
+        """Write, once for each deadline, that an active session is about to end; False when that was moved or told."""
+        untold = Q(announced_for=None) | ~Q(announced_for=F("expires_at"))
+        rows = Session.objects.filter(untold, pk=self.pk, status=self.Status.ACTIVE, expires_at=self.expires_at)
+        with transaction.atomic():
+            if self.expires_at is None or rows.update(announced_for=self.expires_at) == 0:
+                return False
+            self.announced_for = self.expires_at
+            SessionEvent.objects.create(
+                session=self,
+                type=SessionEvent.Type.EXPIRING,
+                actor=actor,
+                reason=self.expiry_reason(self.expires_at),
+                data={"expires_at": clock.on_the_wall(self.expires_at).isoformat().replace("+00:00", "Z")},
+            )
+        return True
 
     def claim(self, *, now: datetime, lease: timedelta) -> bool:
         """Take a row in a passing state over for a while, so that no other reaper does."""

@@ -16,6 +16,7 @@ class ReaperSweep(models.Model):
     host = models.CharField(max_length=255, blank=True)
     counts = models.JSONField(default=dict, help_text="What each step handled.")
     failures = models.JSONField(default=dict, help_text="What each step that failed said.")
+    totals = models.JSONField(default=dict, help_text="What each step handled since the first sweep.")
     total_sweeps = models.PositiveBigIntegerField(default=0)
 
     class Meta:

@@ -49,7 +49,11 @@ class SandboxTemplate(models.Model):
         default=0, validators=[MaxValueValidator(1000)], help_text="Sandboxes kept ready before anyone asks."
     )
     timeout_policy = models.ForeignKey(
-        TimeoutPolicy, on_delete=models.PROTECT, null=True, blank=True, help_text="Empty: the default policy."
+        TimeoutPolicy,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        help_text="Empty: the default policy. A policy of the user's own goes before it.",
     )
 
     objects = SandboxTemplateQuerySet.as_manager()

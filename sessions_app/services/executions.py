@@ -24,7 +24,8 @@ from sessions_app.prepared import insert
 from sessions_app.proxy_client import proxy
 from sessions_app.services import outcome, settlement
 from sessions_app.services.connections import release_connection
-from sessions_app.services.sessions import create_session, find_template, policy_of, require_active, terminate_session
+from sessions_app.services.policies import policy_for
+from sessions_app.services.sessions import create_session, find_template, require_active, terminate_session
 from sessions_app.services.settlement import settle_execution, start_execution
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def _timeout(session: Session, timeout: float | None) -> float:
     if timeout is None:
         return session.execution_timeout_s
     if not 0 < timeout <= session.execution_timeout_s:
-        check_seconds("timeout", timeout, ceiling=policy_of(session.template).execution_timeout_max_s)
+        policy = policy_for(owner_id=session.owner_id, template=session.template)
+        check_seconds("timeout", timeout, ceiling=policy.execution_timeout_max_s)
     return timeout
 
 
@@ -181,7 +183,7 @@ def submit_once(
     check_libraries(libraries)
     check_stdin(stdin)
     if timeout is not None:
-        policy = policy_of(find_template(lang=lang, template=template))
+        policy = policy_for(owner_id=owner.pk, template=find_template(lang=lang, template=template))
         check_seconds("timeout", timeout, ceiling=policy.execution_timeout_max_s)
     session = create_session(owner=owner, actor=actor, lang=lang, template=template, env=env, one_shot=True)
     try:

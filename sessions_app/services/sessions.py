@@ -18,13 +18,14 @@ from sessions_app.exceptions import (
     SessionNotActive,
     Unsupported,
 )
-from sessions_app.limits import check_env, check_metadata, check_seconds
-from sessions_app.models import IdempotencyRecord, SandboxTemplate, Session, SessionEvent, TimeoutPolicy
+from sessions_app.limits import check_env, check_metadata
+from sessions_app.models import IdempotencyRecord, SandboxTemplate, Session, SessionEvent
 from sessions_app.models.session import PENDING_LEASE
 from sessions_app.prepared import insert
 from sessions_app.proxy_client import proxy
 from sessions_app.services import languages
 from sessions_app.services.connections import release_connection
+from sessions_app.services.policies import changed_terms, policy_for, renewed_terms, terms
 from sessions_app.services.settlement import stop_execution
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_LANGUAGE = "python"
 # A one-shot session has nothing to wait for between its making, its execution and its end.
 ONE_SHOT_IDLE_S = 30
+# What follows from the rest has no place in the event of a change.
+UNTOLD = ("chosen_timeouts", "grace_s")
 
 
 def create_session(
@@ -54,15 +57,16 @@ def create_session(
 ) -> Session:
     """Make a session with its sandbox, and return it active.
 
-    Time-outs are in seconds, by default those of the template's policy. `claim` is tied to the row as it is written.
+    Time-outs are in seconds, by default those of the policy. `claim` is tied to the row as it is written.
     Raises InvalidInput, Unsupported, ProxyUnavailable or SandboxFailed; the row is then `failed`, if there is one.
     """
     metadata, env = check_metadata(metadata or {}), check_env(env or {})
     made_from = find_template(lang=lang, template=template)
-    policy = policy_of(made_from)
-    durations = _durations(policy, idle_timeout, max_lifetime, execution_timeout)
+    policy = policy_for(owner_id=owner.pk, template=made_from)
+    wishes = {"idle_timeout": idle_timeout, "max_lifetime": max_lifetime, "execution_timeout": execution_timeout}
+    columns = terms(policy, wishes)
     if one_shot:
-        durations["idle_timeout_s"] = min(ONE_SHOT_IDLE_S, durations["idle_timeout_s"])
+        columns |= {"idle_timeout_s": min(ONE_SHOT_IDLE_S, columns["idle_timeout_s"]), "grace_s": 0}
     session = Session(
         owner=owner,
         template=made_from,
@@ -72,7 +76,7 @@ def create_session(
         env=env,
         is_one_shot=one_shot,
         attend_at=clock.now() + PENDING_LEASE,
-        **durations,
+        **columns,
     )
     # A single statement needs no transaction around it.
     with nullcontext() if claim is None else transaction.atomic():
@@ -120,7 +124,7 @@ def _destroy_unwanted(session: Session) -> None:
 
 def find_template(*, lang: str | None, template: str | None) -> SandboxTemplate:
     """Return the enabled template of that name, else the default one of the language (Python when none is named)."""
-    templates = SandboxTemplate.objects.enabled().select_related("timeout_policy")
+    templates = SandboxTemplate.objects.enabled()
     if template is not None:
         named = templates.filter(name=template).first()
         if named is None:
@@ -134,25 +138,6 @@ def find_template(*, lang: str | None, template: str | None) -> SandboxTemplate:
         can = ", ".join(languages.names()) or "nothing"
         raise Unsupported("lang", f"This server cannot run {lang!r}. It can run: {can}.")
     return default
-
-
-def policy_of(template: SandboxTemplate) -> TimeoutPolicy:
-    """Return the policy that holds for a template's sessions."""
-    return template.timeout_policy or TimeoutPolicy.objects.filter(is_default=True).first() or TimeoutPolicy()
-
-
-def _durations(
-    policy: TimeoutPolicy, idle_timeout: int | None, max_lifetime: int | None, execution_timeout: int | None
-) -> dict[str, int]:
-    given = {"idle_timeout": idle_timeout, "max_lifetime": max_lifetime, "execution_timeout": execution_timeout}
-    durations = {}
-    for name, value in given.items():
-        if value is None:
-            value = getattr(policy, f"{name}_default_s")
-        else:
-            check_seconds(name, value, ceiling=getattr(policy, f"{name}_max_s"))
-        durations[f"{name}_s"] = value
-    return durations
 
 
 def require_active(session: Session, *, actor: str) -> Session:
@@ -223,12 +208,13 @@ def finish_termination(session: Session, *, actor: str, user_id: int | None = No
 def renew_session(
     *, session: Session, actor: str, idle_timeout: int | None = None, user: User | None = None
 ) -> Session:
-    """Start the idle clock again, with another idle time-out (seconds) if one is given."""
+    """Start the idle clock again, with another idle time-out (seconds) if one is given.
+
+    The policy counts as it is now: what its user chose is cut to the ceilings, the rest takes the defaults.
+    """
     require_active(session, actor=actor)
-    values: dict[str, Any] = {}
-    if idle_timeout is not None:
-        check_seconds("idle_timeout", idle_timeout, ceiling=policy_of(session.template).idle_timeout_max_s)
-        values["idle_timeout_s"] = idle_timeout
+    policy = policy_for(owner_id=session.owner_id, template=session.template)
+    values = renewed_terms(session, policy, idle_timeout=idle_timeout)
     return _change(session, values, active=True, type_=SessionEvent.Type.RENEWED, actor=actor, user=user)
 
 
@@ -248,11 +234,10 @@ def update_session(
     if metadata is not None:
         values["metadata"] = check_metadata(metadata)
     given = {"idle_timeout": idle_timeout, "max_lifetime": max_lifetime, "execution_timeout": execution_timeout}
-    policy = policy_of(session.template) if any(value is not None for value in given.values()) else None
-    for name, value in given.items():
-        if value is not None:
-            check_seconds(name, value, ceiling=getattr(policy, f"{name}_max_s"))
-            values[f"{name}_s"] = value
+    wishes = {name: value for name, value in given.items() if value is not None}
+    if wishes:
+        policy = policy_for(owner_id=session.owner_id, template=session.template)
+        values |= changed_terms(session, policy, wishes)
     if not values:
         return session
     return _change(session, values, active=False, type_=SessionEvent.Type.UPDATED, actor=actor, user=user)
@@ -261,12 +246,11 @@ def update_session(
 def _change(
     session: Session, values: dict[str, Any], *, active: bool, type_: str, actor: str, user: User | None
 ) -> Session:
+    told = {key: values[key] for key in sorted(values) if key not in UNTOLD and values[key] != getattr(session, key)}
     with transaction.atomic():
         changed = session.change(now=clock.now(), active=active, **values)
         if changed:
-            SessionEvent.objects.create(
-                session=session, type=type_, actor=actor, user=user, data={key: values[key] for key in sorted(values)}
-            )
+            SessionEvent.objects.create(session=session, type=type_, actor=actor, user=user, data=told)
     if not changed:
         session.refresh_from_db()
         require_active(session, actor=actor)

@@ -16,6 +16,7 @@ SUBJECTS = (
     "commands/test_commands.py",
     "test_reaper.py",
     "test_clock.py",
+    "test_expiring.py",
     "test_pool.py",
     "test_checks.py",
     "test_prepared.py",

@@ -27,6 +27,7 @@ LISTS = [
     "sessionevent",
     "sandboxtemplate",
     "timeoutpolicy",
+    "userpolicy",
     "apikey",
     "idempotencyrecord",
     "reapersweep",

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from sessions_app.api import answers, bodies, docs
-from sessions_app.models import Execution, SandboxTemplate, Session
+from sessions_app.models import Execution, SandboxTemplate, Session, SessionEvent
 from tests.sessions_app.api.conftest import Caller
 
 pytestmark = pytest.mark.django_db
@@ -68,11 +68,12 @@ def test_the_documentation_asks_nothing_of_another_host(client: Client) -> None:
     ("build", "shape", "example"),
     [
         (lambda: bodies.session_body(_session()), answers.SessionAnswer, docs.SESSION_EXAMPLE),
+        (lambda: bodies.session_event_body(SessionEvent()), answers.SessionEventAnswer, docs.SESSION_EVENT_EXAMPLE),
         (lambda: bodies.result_body(_execution()), answers.ResultAnswer, docs.RESULT_EXAMPLE),
         (lambda: bodies.execution_body(_execution()), answers.ExecutionAnswer, docs.EXECUTION_EXAMPLE),
         (lambda: bodies.template_body(SandboxTemplate(name="a")), answers.TemplateAnswer, docs.TEMPLATE_EXAMPLE),
     ],
-    ids=["session", "result", "execution", "template"],
+    ids=["session", "event", "result", "execution", "template"],
 )
 def test_what_is_described_is_what_is_built(build: Callable[[], Any], shape: Any, example: Any) -> None:
     assert list(build()) == list(shape().fields) == list(example)
