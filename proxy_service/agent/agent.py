@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import _ctypes
     import signal as _signal
     from collections import deque
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     _json: Any
@@ -88,6 +88,8 @@ DRAIN_IDLE_S = 0.1
 DRAIN_TOTAL_S = 1.0
 KILL_STEP_S = 0.002
 KILL_TOTAL_S = 10.0
+STOP_STEP_S = 0.0005
+STOP_TOTAL_S = 0.02
 ZYGOTE_GRACE_S = 0.5
 ZYGOTE_IDLE_S = 10.0
 ASSIGNED_IDLE_S = 3.0
@@ -874,6 +876,158 @@ def read_spec(fd: int) -> dict[str, Any]:
     return spec
 
 
+# --- where code is, read from the memory of a process that is about to be killed
+
+
+class OwnMemory:
+    """The memory of this process."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return some bytes; there must be some."""
+        words = [Word.from_address(at).value for at in range(address, address + size, 8)]
+        return b"".join([word.to_bytes(8, sys.byteorder) for word in words])[:size]
+
+
+class ProcessMemory:
+    """The memory of a process of the code's user; wherever nothing is, reading raises OSError."""
+
+    def __init__(self, pid: int, identity: Identity) -> None:
+        gid, uid = identity.gid if identity.gid is not None else identity.uid, identity.uid
+        as_group, as_user = c_function("setfsgid"), c_function("setfsuid")
+        # Only the identity for files: who may signal this process must not change for a moment.
+        if uid is not None and os.getuid() != uid:
+            as_group(gid)
+            as_user(uid)
+        try:
+            self.fd = os.open("/proc/%d/mem" % pid, os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            if uid is not None and os.getuid() != uid:
+                as_user(os.getuid())
+                as_group(os.getgid())
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return some bytes."""
+        data = os.pread(self.fd, size, address) if 0 < address < 1 << 62 else b""
+        if len(data) < size:
+            raise OSError(errno.EIO, "There is no such memory.")
+        return data
+
+
+class StackReader:
+    """Find the line at which a fork of this interpreter is, without a trace of that in the fork.
+
+    The places are those of CPython's releases, and are tried on this process first: where they do not lead to what runs
+    here, nothing is ever said. What is read is the code's to forge, so nothing of it is trusted or executed.
+    """
+
+    # Where a frame has its code, the frame below it, and the instruction that it has come to.
+    PLACES = {(3, 11): (32, 48, 56), (3, 12): (0, 8, 56), (3, 13): (0, 8, 56)}
+    MAX_FRAMES = 500
+    MAX_NAME_BYTES = 300
+    MAX_TABLE_BYTES = 256 * 1024
+
+    def __init__(self) -> None:
+        self.works = False
+        version = sys.version_info[:2]
+        if _ctypes is None or sys.implementation.name != "cpython" or version not in self.PLACES:
+            return
+        self._code, self._below, self._instruction = self.PLACES[version]
+        self._thread = c_pointer_function("PyThreadState_Get")() + Frames.HOLDER[version]
+        self._within = Frames.WITHIN_HOLDER.get(version)
+        self._text_header = sys.getsizeof("") - 1
+        own = sys._getframe()
+        code = own.f_code.replace(co_firstlineno=0x51A7E)
+        self._header = type(code).__basicsize__
+        layout = OwnMemory().read(id(code), self._header)
+        try:
+            parts = (code.co_filename, code.co_name, code.co_linetable)
+            self._parts = [layout.index(id(part).to_bytes(8, sys.byteorder)) for part in parts]
+            self._first = layout.index((0x51A7E).to_bytes(4, sys.byteorder))
+            told, line = next(self.frames(OwnMemory(), Frames.address(own))), own.f_lineno
+        except (ValueError, IndexError, StopIteration):
+            return
+        finds_itself = Frames.find()[0].value == Frames.address(own)
+        self.works = finds_itself and told == (code.co_filename, code.co_name, line)
+
+    def frames(self, memory: Any, frame: int = 0) -> Iterator[tuple[str, str, int]]:
+        """Yield (file, function, line) of a frame and those below it, by default of all of the main thread."""
+
+        def word(address: int) -> int:
+            return int.from_bytes(memory.read(address, 8), sys.byteorder)
+
+        if not frame:
+            frame = word(self._thread)
+            if self._within is not None:
+                frame = word(frame + self._within)
+        for _ in range(self.MAX_FRAMES):
+            if not frame:
+                return
+            code = word(frame + self._code)
+            offset = word(frame + self._instruction) - code - self._header
+            path, name, table = (word(code + part) for part in self._parts)
+            size = word(table + 16)
+            if offset >= 0 and 0 < size <= self.MAX_TABLE_BYTES:
+                first = int.from_bytes(memory.read(code + self._first, 4), sys.byteorder)
+                # What the bytes of an object hold begins where the object's own size, less a closing NUL, ends.
+                line = line_at(memory.read(table + bytes.__basicsize__ - 1, size), first, offset // 2)
+                yield self._text(memory, path), self._text(memory, name), line
+            frame = word(frame + self._below)
+
+    def _text(self, memory: Any, address: int) -> str:
+        """Return a short text of ASCII; empty for any other."""
+        length = int.from_bytes(memory.read(address + 16, 8), sys.byteorder)
+        raw = memory.read(address + self._text_header, length) if 0 < length <= self.MAX_NAME_BYTES else b""
+        return raw.decode() if all(32 <= byte < 127 for byte in raw) else ""
+
+    def where(self, pid: int, identity: Identity, workdir: str, source_path: str) -> dict[str, Any]:
+        """Return `line`, `function` and, unless it is the execution's own, `file` of the innermost frame of the code.
+
+        Libraries and the interpreter's own modules are not the code. Empty when it cannot be said.
+        """
+        memory = None
+        try:
+            memory = ProcessMemory(pid, identity)
+            for path, name, line in self.frames(memory):
+                if path.startswith(workdir + "/") and not path.startswith(workdir + "/.sandboxweb/") and line > 0:
+                    found = {"line": line, "function": name}
+                    return found if path == source_path else {**found, "file": path[len(workdir) + 1 :]}
+        except (OSError, IndexError):
+            pass
+        finally:
+            if memory is not None:
+                os.close(memory.fd)
+        return {}
+
+
+def line_at(table: bytes, first: int, unit: int) -> int:
+    """Return the line of a unit of bytecode by its code's location table (Python 3.11's and newer); 0 when it has none.
+
+    Raises:
+        IndexError: when the table is none.
+    """
+    line, position, reached = first, 0, 0
+    while position < len(table):
+        head = table[position]
+        position += 1
+        kind, reached = head >> 3 & 15, reached + (head & 7) + 1
+        if kind in (13, 14):
+            value, shift = 0, 0
+            while True:
+                byte = table[position]
+                position += 1
+                value, shift = value | (byte & 63) << shift, shift + 6
+                if not byte & 64 or shift > 30:
+                    break
+            line += -(value >> 1) if value & 1 else value >> 1
+        elif 10 <= kind <= 12:
+            line += kind - 10
+        if reached > unit:
+            return line if kind != 15 and 0 < line < 1 << 31 else 0
+        while position < len(table) and not table[position] & 128:  # columns
+            position += 1
+    return 0
+
+
 # --- files: what workers do as the code's user
 
 
@@ -1474,6 +1628,7 @@ class Execution:
         self.max_rss_bytes = 0
         self.reason = ""
         self.message = ""
+        self.where: dict[str, Any] = {}
         self.killing = False
         self.kill_until = 0.0
         self.clean_passes = 0
@@ -2352,12 +2507,27 @@ class Agent:
             return
         if not execution.reason and not execution.ended:
             execution.reason = reason
+            if reason == "timed_out":
+                self._note_where(execution)
         execution.killing = True
         execution.kill_until = clock() + KILL_TOTAL_S
         execution.specs.clear()
         self._close_code_fds(execution)
         self._wake_zygote()
         self._kill_step(execution)
+
+    def _note_where(self, execution: Execution) -> None:
+        """See at which line Python code is that has run out of time."""
+        if not execution.in_zygote or not execution.pid:
+            return
+        reader = StackReader()
+        if not reader.works:
+            return
+        send_signal(execution.pid, _signal.SIGSTOP)
+        until = clock() + STOP_TOTAL_S
+        while clock() < until and process_stat(execution.pid)[:1] in ([b"R"], [b"S"], [b"D"]):
+            time.sleep(STOP_STEP_S)
+        execution.where = reader.where(execution.pid, self._identity, self._workdir, execution.source_path)
 
     def _processes(self, before: set[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return the live processes of code, without the trees of those in `before`."""
@@ -2453,6 +2623,8 @@ class Agent:
         fields = self._verdict(execution)
         if execution.message:
             fields["message"] = execution.message[:500]
+        if execution.where:
+            fields["where"] = execution.where
         execution.add(
             "exit",
             duration_ms=round((clock() - execution.started_at) * 1000, 3),

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.integration.servers import Servers
+
 
 @dataclass(frozen=True)
 class Case:
@@ -35,20 +37,48 @@ CASES = [
     Case("a file that is not there", "open('data.csv')", "There is no `data.csv` in the sandbox"),
     Case("a program that is not there", "import subprocess; subprocess.run(['ffprobe-x'])", "no program `ffprobe-x`"),
     Case("a crash", "import ctypes; ctypes.string_at(0)", "the signal SIGSEGV: native code"),
-    Case("too much memory at once", "bytearray(1 << 45)", "the sandbox's limit is 512 MiB"),
+    Case("too much memory at once", "bytearray(1 << 45)", "the sandbox's limit is 128 MiB"),
     Case(
         "too much memory bit by bit",
         "kept = []\nwhile True: kept.append(bytearray(1 << 24))",
-        "limit is 512 MiB",
+        "limit is 128 MiB",
         statuses=("failed", "out_of_memory"),
     ),
     Case(
         "too much on the disk",
-        "with open('big', 'wb') as file:\n    for _ in range(600): file.write(bytes(1 << 20))",
-        "its files may take 256 MiB together",
+        "with open('big', 'wb') as file:\n    while True: file.write(bytes(1 << 20))",
+        "its files may take 24 MiB together",
     ),
-    Case("no time left", "def f():\n    while True: pass\nf()", "its time-out of 1 s", {"timeout": 1}, ("timed_out",)),
+    Case(
+        "no time left",
+        "import time\ndef wait():\n    time.sleep(100)\nwait()",
+        "its time-out of 1 s. It was at line 3, in `wait`.",
+        {"timeout": 1},
+        ("timed_out",),
+    ),
 ]
+
+
+SMALL = """
+from sessions_app.models import SandboxTemplate
+values = {"lang": "python", "memory_bytes": 128 << 20, "disk_bytes": 24 << 20}
+SandboxTemplate.objects.update_or_create(name="small", defaults=values)
+"""
+
+
+@pytest.fixture(scope="module")
+def template(servers: Servers) -> str:
+    """A template whose limits are soon reached."""
+    servers.manage("shell", "-c", SMALL)
+    return "small"
+
+
+@pytest.fixture
+def session_id(api: httpx.Client, template: str) -> str:
+    """The id of a new session."""
+    answer = api.post("/sessions", json={"template": template})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["session_id"])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

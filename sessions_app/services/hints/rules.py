@@ -77,11 +77,13 @@ def timed_out(facts: Facts, said: str) -> str:
 
 def out_of_memory(facts: Facts, said: str) -> str:
     """Name the limit and the peak."""
-    peak = f"; its peak was {size(facts.max_rss_bytes)}" if facts.max_rss_bytes else ""
-    return (
-        f"The code was killed because it needed more memory than the sandbox has: the limit is"
-        f" {size(facts.memory_bytes)}{peak}. Work on less at a time."
-    )
+    peak = facts.max_rss_bytes or 0
+    limit = size(facts.memory_bytes)
+    if peak > facts.memory_bytes:
+        # Where files are kept in memory, the two limits are one.
+        limit += f", {size(facts.memory_bytes + facts.disk_bytes)} with its files"
+    used = f"; its peak was {size(peak)}" if peak else ""
+    return f"The code was killed because it needed too much memory: the limit is {limit}{used}. Work on less at a time."
 
 
 def lost(facts: Facts, said: str) -> str:

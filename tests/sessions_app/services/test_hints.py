@@ -145,7 +145,9 @@ def test_an_end_without_words_is_judged_by_how_it_came(values: dict[str, Any], e
 
 def test_running_out_of_memory_names_the_limit_and_the_peak() -> None:
     hint = hint_for(Facts(status="out_of_memory", max_rss_bytes=500 * 2**20, **LIMITS))
-    assert "limit is 512 MiB; its peak was 500 MiB" in hint
+    assert "limit is 512 MiB; its peak was 500 MiB." in hint
+    hint = hint_for(Facts(status="out_of_memory", max_rss_bytes=700 * 2**20, **LIMITS))
+    assert "limit is 512 MiB, 768 MiB with its files; its peak was 700 MiB." in hint
 
 
 def test_a_time_out_names_the_limit_and_the_place() -> None:
