@@ -50,9 +50,12 @@ def check() -> int:
 
     async def probe() -> str:
         backend = load_backend(settings)
+        # Nothing is taken over: a proxy that serves may hold the sandboxes of this instance.
         await backend.start()
-        names = ", ".join(str(item["lang"]) for item in backend.languages())
-        await backend.close()
+        try:
+            names = ", ".join(str(item["lang"]) for item in backend.languages())
+        finally:
+            await backend.close()
         return f"{backend.name}: ready; runs {names}"
 
     try:

@@ -20,7 +20,9 @@ ProxyError
 │   ├── SandboxStartFailed
 │   └── SandboxBroken              died by itself, or its agent misbehaved
 └── Unavailable               503  come back later
-    ├── BackendUnavailable         Docker is away, no user namespaces, …; `mend` says what to do
+    ├── BackendUnavailable         no image, no user namespaces, …; `mend` says what to do
+    │   └── BackendAway            the engine does not answer; it may come back by itself
+    ├── StillFinding               the proxy has just started and does not know yet all that runs
     └── ShuttingDown               the proxy is stopping
 """
 
@@ -143,6 +145,17 @@ class BackendUnavailable(Unavailable):
     def __init__(self, detail: str, *, mend: str = "") -> None:
         super().__init__(detail)
         self.mend = mend
+
+
+class BackendAway(BackendUnavailable):
+    """Say that the engine does not answer now."""
+
+
+class StillFinding(Unavailable):
+    code = "still_finding"
+
+    def __init__(self) -> None:
+        super().__init__("The proxy has just started and is still finding its sandboxes. Try again in a few seconds.")
 
 
 class ShuttingDown(Unavailable):

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from proxy_service import __version__, metrics
-from proxy_service.errors import BodyTooLarge, InvalidRequest
+from proxy_service.errors import BodyTooLarge, InvalidRequest, http_body, http_headers, http_status
 from proxy_service.events import Follower, dump, queued_line
 from proxy_service.executions import Execution
 from proxy_service.schemas import (
@@ -35,9 +35,17 @@ CANCEL_PATIENCE_S = 5.0
 NDJSON = "application/x-ndjson"
 
 
-def service(request: Request) -> Service:
-    """Return what the server runs."""
+def any_service(request: Request) -> Service:
+    """Return what the server runs, whether or not it can serve."""
     return cast(Service, request.app.state.service)
+
+
+def service(request: Request) -> Service:
+    """Return what the server runs. Raises Unavailable, with the reason, while its backend is not there."""
+    running = any_service(request)
+    if running.startup.error is not None:
+        raise running.startup.error
+    return running
 
 
 def answer(value: object, status_code: int = 200) -> Response:
@@ -46,8 +54,12 @@ def answer(value: object, status_code: int = 200) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """GET /: needs no token."""
-    running = service(request)
+    """GET /: needs no token. 503 with the reason, and what mends it, while no sandbox can be made."""
+    running = any_service(request)
+    if (error := running.startup.error) is not None:
+        about = {"status": "unavailable", "version": __version__, "backend": running.backend.name}
+        body = {**about, **http_body(error), "mend": getattr(error, "mend", "")}
+        return Response(dump(body), http_status(error), http_headers(error), media_type="application/json")
     return answer(
         {
             "status": "stopping" if running.sessions.stopping else "ok",
@@ -67,7 +79,7 @@ async def languages(request: Request) -> Response:
 
 async def show_metrics(request: Request) -> Response:
     """GET /metrics: Prometheus text."""
-    return Response(metrics.render(service(request)), media_type="text/plain; version=0.0.4")
+    return Response(metrics.render(any_service(request)), media_type="text/plain; version=0.0.4")
 
 
 async def put_pool(request: Request) -> Response:
@@ -97,7 +109,7 @@ async def create_session(request: Request) -> Response:
 
 async def list_sessions(request: Request) -> Response:
     """GET /sessions: all that this proxy's backend really runs."""
-    items = [session.describe() for session in service(request).sessions.all()]
+    items = [session.describe() for session in service(request).sessions.complete()]
     return answer({"sessions": [item["session_id"] for item in items], "items": items})
 
 

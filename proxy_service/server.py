@@ -58,5 +58,5 @@ class Server(uvicorn.Server):
         """Bring every request to its end, then close the connections and what is behind them."""
         service: Service | None = getattr(self._app.state, "service", None)
         if service is not None and not self.force_exit:
-            await service.sessions.close()
+            await service.finish()
         await super().shutdown(sockets)

@@ -10,6 +10,7 @@ from proxy_service.library_cache import LibraryCache
 from proxy_service.schemas import ExecuteBody
 from proxy_service.sessions import ProxySession, Sessions
 from proxy_service.settings import Settings
+from proxy_service.startup import Startup
 from proxy_service.teardown import Teardown
 
 
@@ -24,16 +25,26 @@ class Service:
             settings.libraries_dir, max_bytes=int(settings.library_cache_size), timeout_s=settings.library_timeout_s
         )
         self.sessions = Sessions(self.backend, self.teardown, self.cache, settings)
-        self.languages: list[str] = []
+        self.startup = Startup(self.backend, self.sessions)
+
+    @property
+    def languages(self) -> list[str]:
+        """Return the names of what can run here."""
+        return [str(item["lang"]) for item in self.backend.languages()]
 
     async def start(self) -> None:
         """Start the backend and take over what an earlier proxy left. Raises BackendUnavailable."""
-        self.sessions.adopt(await self.backend.start())
-        self.languages = [str(item["lang"]) for item in self.backend.languages()]
+        await self.startup.begin()
+
+    async def finish(self) -> None:
+        """Finish or hand over what runs; what is asked for from now on is refused. Doing it again changes nothing."""
+        self.sessions.stopping = True
+        await self.startup.stop()
+        await self.sessions.close()
 
     async def stop(self) -> None:
         """Finish what can be finished in time, drain the pool, let the sandboxes go."""
-        await self.sessions.close()
+        await self.finish()
         await self.cache.close()
         await self.backend.close()
 

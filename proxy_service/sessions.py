@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy_service import metrics
 from proxy_service.backends.base import Backend, Sandbox, SandboxSpec
-from proxy_service.errors import Conflict, ProxyError, ShuttingDown, Unavailable, UnknownSession
+from proxy_service.errors import Conflict, ProxyError, ShuttingDown, StillFinding, Unavailable, UnknownSession
 from proxy_service.executions import Execution, Executions
 from proxy_service.files import Files
 from proxy_service.kept import KeptExecutions
@@ -82,14 +82,22 @@ class Sessions:
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._starting = 0
         self.kept = KeptExecutions()
+        self.finding = False
+        """Whether sandboxes of an earlier proxy may still turn up: until then nobody is told that he is unknown."""
         self.pool = Pool(self._make_for_pool, teardown, parallel_starts=settings.pool_parallel_starts)
         self.stopping = False
 
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def complete(self) -> list[ProxySession]:
+        """Return every session that runs. Raises StillFinding while there may be others."""
+        if self.finding:
+            raise StillFinding
+        return self.all()
+
     def all(self) -> list[ProxySession]:
-        """Return every session that runs."""
+        """Return every session that is known to run."""
         return list(self._sessions.values())
 
     def get(self, session_id: str) -> ProxySession:
@@ -97,7 +105,10 @@ class Sessions:
         try:
             return self._sessions[session_id]
         except KeyError:
-            raise UnknownSession(session_id) from None
+            raise self._unknown(session_id) from None
+
+    def _unknown(self, session_id: str) -> ProxyError:
+        return StillFinding() if self.finding else UnknownSession(session_id)
 
     def find_execution(self, session_id: str, execution_id: str) -> Execution:
         """Return an execution, also one whose sandbox is gone, while it is kept. Raises UnknownSession."""
@@ -108,13 +119,12 @@ class Sessions:
         if session_id in self._sessions:
             self.kept.drop(session_id, execution_id)
 
-    def adopt(self, found: list[Sandbox]) -> None:
-        """Take over the sandboxes that an earlier proxy left; one without a session was in its pool and goes."""
-        for sandbox in found:
-            if sandbox.session_id is None or sandbox.session_id in self._sessions:
-                self._teardown.begin(sandbox)
-            else:
-                self._add(sandbox.session_id, sandbox, "found")
+    def adopt(self, sandbox: Sandbox) -> None:
+        """Take over a sandbox that an earlier proxy left; one without a session was in its pool and goes."""
+        if sandbox.session_id is None or sandbox.session_id in self._sessions:
+            self._teardown.begin(sandbox)
+        else:
+            self._add(sandbox.session_id, sandbox, "found")
 
     # --- creating
 

@@ -181,10 +181,15 @@ class Backend(ABC):
     name: str
 
     @abstractmethod
-    async def start(self) -> list[Sandbox]:
-        """Check that sandboxes can be made, and find this instance's own again.
+    async def start(self) -> None:
+        """Check that sandboxes can be made; touches none. Raises BackendUnavailable with the mend, or BackendAway."""
 
-        Returns those that answered, assigned or not; removes what is broken. Raises BackendUnavailable with the mend.
+    @abstractmethod
+    def find_again(self) -> AsyncIterator[Sandbox]:
+        """Find this instance's own sandboxes, which an earlier proxy left, and yield each as soon as it has answered.
+
+        Assigned or not; what is broken, or does not answer in time, is removed. Raises BackendAway; who asks again is
+        given those that are still missing.
         """
 
     @abstractmethod

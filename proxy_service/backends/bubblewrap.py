@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import platform
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 AGENT_MEMORY_BYTES = 32 * 1024 * 1024
 AGENT_PIDS = 4
+SETTLE_TIMEOUT_S = 5.0
 OPEN_FILES = 1024
 LARGE_ADDRESS_SPACE = frozenset({"go", "java", "javascript"})
 """Languages that reserve far more addresses than they use: the rlimit, which counts those, would not let them start."""
@@ -122,7 +124,7 @@ class BubblewrapBackend(Backend):
         self._creations = Creations()
         self._host: _Host | None = None
 
-    async def start(self) -> list[Sandbox]:
+    async def start(self) -> None:
         try:
             await self.prepare()
             host = self._ready()
@@ -131,7 +133,11 @@ class BubblewrapBackend(Backend):
         except BaseException:
             await self.close()
             raise
-        return []
+
+    async def find_again(self) -> AsyncIterator[Sandbox]:
+        found: tuple[Sandbox, ...] = ()  # they end with the proxy that holds them
+        for sandbox in found:
+            yield sandbox
 
     async def prepare(self) -> None:
         """Do what `start` does, but without the proof that a sandbox can be made, which takes its time."""
@@ -247,7 +253,7 @@ class BubblewrapBackend(Backend):
         return self._host
 
     async def close(self) -> None:
-        await self._creations.settle()
+        await self._creations.settle(SETTLE_TIMEOUT_S)
         await asyncio.gather(*(sandbox.destroy() for sandbox in tuple(self._sandboxes)), return_exceptions=True)
         if self._host is not None:
             self._host.cgroups.close()

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import requests
 from docker.errors import DockerException, ImageNotFound
 
-from proxy_service.agent_events import AgentBroken, AgentGone
-from proxy_service.backends import containment
 from proxy_service.backends.agent_sandbox import AgentSandbox
 from proxy_service.backends.base import Backend, Sandbox, SandboxSpec
+from proxy_service.backends.container_finding import ContainerFinder
 from proxy_service.backends.container_making import ContainerMaker
-from proxy_service.backends.container_sandbox import Engine, engine_error
+from proxy_service.backends.container_sandbox import ContainerSandbox, Engine, engine_error
 from proxy_service.backends.creations import Creations
 from proxy_service.backends.engine import EngineName, connect, engine_is_local, engine_url
-from proxy_service.backends.fifo_channel import remove_pipes
 from proxy_service.backends.languages import LANGUAGES
-from proxy_service.errors import BackendUnavailable, UnsupportedLanguage
+from proxy_service.errors import BackendAway, BackendUnavailable, UnsupportedLanguage
 from proxy_service.images import VERSION_LABEL, image_name
 from proxy_service.settings import Settings
 
@@ -32,9 +30,8 @@ log = logging.getLogger(__name__)
 
 THREADS = 12
 PARALLEL_STARTS = 4
-PARALLEL_ATTACHES = 16
 ENGINE_TIMEOUT_S = 30.0
-ATTACH_PAUSES_S = (0.2, 1.0)
+SETTLE_TIMEOUT_S = 3.0
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -54,20 +51,21 @@ class ContainerBackend(Backend):
         self._is_local = False
         self._engine: Engine | None = None
         self._maker: ContainerMaker | None = None
+        self._finder: ContainerFinder | None = None
 
-    async def start(self) -> list[Sandbox]:
-        engine, self._maker = await asyncio.to_thread(self._connect)
-        self._engine = engine
+    async def start(self) -> None:
+        engine, maker = await asyncio.to_thread(self._connect)
+        self._engine, self._maker = engine, maker
         try:
             await engine.call(self._look_around)
             self._require_python()
-            return await self._find_again()
         except BaseException as error:
             await self.close()
             if isinstance(error, DockerException | requests.RequestException):
                 detail = f"The {self._engine_name} engine does not do its work: {engine_error(error)}"
-                raise BackendUnavailable(detail) from error
+                raise BackendAway(detail) from error
             raise
+        self._finder = ContainerFinder(self._settings, engine, maker)
 
     def _connect(self) -> tuple[Engine, ContainerMaker]:
         url = engine_url(self._engine_name, self._settings)
@@ -130,47 +128,13 @@ class ContainerBackend(Backend):
 
     # --- finding again
 
-    async def _find_again(self) -> list[Sandbox]:
-        engine, _ = self._ready()
-        filters = {"label": [f"{containment.MANAGED}=true", f"{containment.INSTANCE}={self._settings.instance}"]}
-        found = await engine.call(lambda: engine.client.api.containers(all=True, filters=filters))
-        limit = asyncio.Semaphore(PARALLEL_ATTACHES)
-
-        async def again(container: Mapping[str, Any]) -> Sandbox | None:
-            async with limit:
-                return await self._attach_again(container)
-
-        sandboxes = [sandbox for sandbox in await asyncio.gather(*map(again, found)) if sandbox is not None]
-        self._sandboxes.update(sandboxes)
-        return sandboxes
-
-    async def _attach_again(self, container: Mapping[str, Any]) -> Sandbox | None:
-        engine, maker = self._ready()
-        labels, container_id = container["Labels"], container["Id"]
-        drop_image = container["Image"] if containment.DROP_IMAGE in labels else None
-        pipes = Path(labels[containment.PIPES]) if containment.PIPES in labels else None
-        try:
-            if container["State"] != "running" or containment.PLAIN in labels:
-                raise AgentBroken(f"it cannot be attached to ({container['State']})")
-            spec = SandboxSpec.from_dict(json.loads(labels[containment.SPEC]))
-            name, created_at = labels[containment.NAME], float(labels[containment.CREATED_AT])
-            for pause_s in (*ATTACH_PAUSES_S, None):
-                try:
-                    sandbox = await maker.attach(
-                        spec, name, container_id, created_at=created_at, drop_image=drop_image, pipes=pipes
-                    )
-                    break
-                except AgentGone:
-                    if pause_s is None:
-                        raise
-                    await asyncio.sleep(pause_s)
-        except (AgentBroken, KeyError, TypeError, ValueError) as error:
-            log.warning("container %s is removed: %s", container_id[:12], error)
-            await engine.remove(container_id, drop_image=drop_image)
-            if pipes is not None:
-                remove_pipes(pipes)
-            return None
-        return self._described(sandbox)
+    async def find_again(self) -> AsyncIterator[Sandbox]:
+        self._ready()
+        assert self._finder is not None  # noqa: S101
+        known = {sandbox.container_id for sandbox in self._sandboxes if isinstance(sandbox, ContainerSandbox)}
+        async for sandbox in self._finder.find(known):
+            self._sandboxes.add(sandbox)
+            yield self._described(sandbox)
 
     # --- making
 
@@ -202,13 +166,18 @@ class ContainerBackend(Backend):
     async def close(self) -> None:
         if self._engine is None:
             return
-        await self._creations.settle()
+        await self._creations.settle(SETTLE_TIMEOUT_S)
+        if self._finder is not None:
+            await self._finder.settle(SETTLE_TIMEOUT_S)
         linked = [sandbox for sandbox in self._sandboxes if isinstance(sandbox, AgentSandbox)]
         await asyncio.gather(*(sandbox.let_go() for sandbox in linked), return_exceptions=True)
         self._sandboxes.clear()
-        await asyncio.to_thread(self._engine.threads.shutdown, wait=True)
+        with suppress(TimeoutError):
+            # A call that the engine does not answer is not waited for.
+            async with asyncio.timeout(SETTLE_TIMEOUT_S):
+                await asyncio.to_thread(self._engine.threads.shutdown, wait=True, cancel_futures=True)
         self._engine.client.close()
-        self._engine = self._maker = None
+        self._engine = self._maker = self._finder = None
 
     def languages(self) -> list[dict[str, str | None]]:
         return [{"lang": lang, "version": version} for lang, version in sorted(self._languages.items())]

@@ -29,9 +29,10 @@ class Creations:
             undoing.add_done_callback(self._abandoned.discard)
             raise
 
-    async def settle(self) -> None:
-        """Wait until everything that was abandoned is gone."""
-        await asyncio.gather(*self._abandoned, return_exceptions=True)
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until everything that was abandoned is gone, so long at most."""
+        if self._abandoned:
+            await asyncio.wait(self._abandoned, timeout=timeout_s)
 
 
 async def _undo(making: asyncio.Task[Sandbox]) -> None:

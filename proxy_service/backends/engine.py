@@ -13,7 +13,7 @@ from docker.context import ContextAPI
 from docker.errors import DockerException
 from docker.types import Ulimit
 
-from proxy_service.errors import BackendUnavailable
+from proxy_service.errors import BackendAway
 from proxy_service.settings import Settings
 
 EngineName = Literal["docker", "podman"]
@@ -52,17 +52,17 @@ def connect(
     """Return a client whose engine has answered.
 
     Raises:
-        BackendUnavailable: when it does not answer, with the mend.
+        BackendAway: when it does not answer, with the mend.
     """
     url = engine_url(engine, settings)
     if url.startswith("unix://") and not Path(url.removeprefix("unix://")).exists():
-        raise BackendUnavailable(f"The {engine.capitalize()} engine does not answer: no {url}", mend=_MEND[engine])
+        raise BackendAway(f"The {engine.capitalize()} engine does not answer: no {url}", mend=_MEND[engine])
     try:
         client = docker.DockerClient(base_url=url, version="1.40", timeout=int(timeout_s), max_pool_size=connections)
         client.ping()
     except (DockerException, requests.RequestException, OSError) as error:
         detail = f"The {engine.capitalize()} engine does not answer at {url}: {error}"
-        raise BackendUnavailable(detail, mend=_MEND[engine]) from error
+        raise BackendAway(detail, mend=_MEND[engine]) from error
     return client
 
 

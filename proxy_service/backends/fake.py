@@ -275,12 +275,16 @@ class FakeBackend(Backend):
         self.attempts = 0
         """How many starts were tried."""
 
-    async def start(self) -> list[Sandbox]:
+    async def start(self) -> None:
+        """Be ready at once."""
+
+    async def find_again(self) -> AsyncIterator[Sandbox]:
         for sandbox in list(self.sandboxes.values()):
             if sandbox.broken.is_set():
                 await sandbox.destroy()
+                continue
             sandbox.execution_ids = tuple(sandbox.runs)
-        return list(self.sandboxes.values())
+            yield sandbox
 
     async def create(self, spec: SandboxSpec, name: str) -> Sandbox:
         if spec.lang not in VERSIONS:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from proxy_service.__main__ import main
+from proxy_service.backends.base import Sandbox
 from proxy_service.backends.fake import FakeBackend
 from proxy_service.errors import BackendUnavailable
 
@@ -50,6 +52,15 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_check_says_what_can_run_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 0
     assert "python" in capsys.readouterr().out
+
+
+def test_check_takes_no_sandbox_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def find_again(_: FakeBackend) -> AsyncIterator[Sandbox]:
+        pytest.fail("a proxy that serves may hold them")
+        yield
+
+    monkeypatch.setattr(FakeBackend, "find_again", find_again)
+    assert main(["check"]) == 0
 
 
 def test_check_says_what_mends_a_backend_that_is_away(

@@ -6,10 +6,7 @@ import asyncio
 import uuid
 from pathlib import Path
 
-import pytest
-
 from proxy_service.backends.fake import FakeBackend
-from proxy_service.errors import BackendUnavailable
 from proxy_service.settings import Settings
 from tests.proxy_service.conftest import eventually, make_settings, running
 
@@ -95,15 +92,3 @@ async def test_the_next_proxy_removes_what_nobody_was_given(settings: Settings, 
     async with running(settings, backend):
         await eventually(lambda: orphan.name not in backend.sandboxes)
         assert len(backend.sandboxes) == 1
-
-
-async def test_a_backend_that_is_away_stops_the_start_with_its_mend(
-    settings: Settings, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def away() -> None:
-        raise BackendUnavailable("The engine is away.", mend="Start it.")
-
-    monkeypatch.setattr(backend, "start", away)
-    with pytest.raises(BackendUnavailable, match="away"):
-        async with running(settings, backend):
-            raise AssertionError("it started")

@@ -42,6 +42,12 @@ def make_backend(name: str, settings: Settings) -> Backend:
     return classes[name](settings)
 
 
+async def found_by(backend: Backend) -> list[Sandbox]:
+    """Start a backend, and return what it finds again."""
+    await backend.start()
+    return [sandbox async for sandbox in backend.find_again()]
+
+
 def fresh_name() -> str:
     """Return a name that no sandbox has."""
     return f"sbx-test-{uuid.uuid4().hex[:12]}"

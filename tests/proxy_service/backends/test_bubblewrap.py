@@ -20,7 +20,7 @@ import pytest_asyncio
 from proxy_service.backends.base import Sandbox
 from proxy_service.backends.bubblewrap import BubblewrapBackend, BubblewrapSandbox
 from proxy_service.errors import BackendUnavailable, SandboxBroken, UnsupportedLanguage, UnsupportedSpec
-from tests.proxy_service.backends.conftest import BUBBLEWRAP, SPEC, fresh_name, make_settings, run
+from tests.proxy_service.backends.conftest import BUBBLEWRAP, SPEC, found_by, fresh_name, make_settings, run
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -76,7 +76,7 @@ async def test_sandboxes_end_with_a_killed_proxy_and_the_next_removes_their_file
     await gone(tmp_path)
     assert left.exists()
     successor = BubblewrapBackend(make_settings(tmp_path))
-    assert await successor.start() == []
+    assert await found_by(successor) == []
     assert not left.exists()
     await successor.close()
     assert [path for path in (tmp_path / "sandboxes").iterdir() if path.is_dir()] == []
@@ -119,7 +119,7 @@ async def test_a_creation_that_is_cancelled_leaves_nothing(own: BubblewrapBacken
             continue
         with pytest.raises(asyncio.CancelledError):
             await creating
-    await own._creations.settle()
+    await own._creations.settle(30)
     await gone(tmp_path)
     left = {path.name for path in own._workspaces.directory.iterdir()}
     assert left == {".lock", "support"}

@@ -35,6 +35,7 @@ from tests.proxy_service.backends.conftest import (
     PODMAN,
     SPEC,
     Run,
+    found_by,
     fresh_name,
     make_backend,
     make_settings,
@@ -81,7 +82,7 @@ async def other(backend: Backend, tmp_path: Path) -> AsyncIterator[Settings]:
     settings = make_settings(tmp_path, podman_url=settings_of(backend).podman_url)
     yield settings
     last = make_backend(backend.name, settings)
-    await asyncio.gather(*(sandbox.destroy() for sandbox in await last.start()))
+    await asyncio.gather(*(sandbox.destroy() for sandbox in await found_by(last)))
     await last.close()
 
 
@@ -104,7 +105,7 @@ async def test_a_killed_proxy_loses_nothing(backend: Backend, other: Settings) -
             assert await asyncio.to_thread(process.stdout.readline) == b"running\n"
         process.kill()
     successor = make_backend(backend.name, other)
-    (sandbox,) = await successor.start()
+    (sandbox,) = await found_by(successor)
     assert (sandbox.name, sandbox.session_id, sandbox.assigned_digest) == (name, "session", "digest")
     assert sandbox.spec == SPEC
     assert sandbox.execution_ids == ("long",)
@@ -129,7 +130,7 @@ async def test_half_a_frame_left_by_a_dead_proxy_does_no_harm(backend: Backend, 
     await writer.drain()
     await first.close()
     second = make_backend(backend.name, other)
-    (found,) = await second.start()
+    (found,) = await found_by(second)
     assert (await run(found, "print('whole')")).stdout == "whole\n"
     await found.destroy()
     await second.close()
@@ -176,12 +177,12 @@ async def test_closing_leaves_the_containers_and_destroying_removes_them(
     backend: Backend, other: Settings, client: docker.DockerClient
 ) -> None:
     first = make_backend(backend.name, other)
-    assert await first.start() == []
+    assert await found_by(first) == []
     name = (await first.create(SPEC, fresh_name())).name
     await first.close()
     assert containers(client, other) == [name]
     second = make_backend(backend.name, other)
-    (sandbox,) = await second.start()
+    (sandbox,) = await found_by(second)
     await sandbox.destroy()
     await sandbox.destroy()
     assert containers(client, other) == []
@@ -192,7 +193,7 @@ async def test_another_proxys_containers_are_left_alone(
     backend: Backend, sandbox: Sandbox, other: Settings, client: docker.DockerClient
 ) -> None:
     stranger = make_backend(backend.name, other)
-    assert await stranger.start() == []
+    assert await found_by(stranger) == []
     await stranger.close()
     assert sandbox.name in containers(client, settings_of(backend))
     assert (await run(sandbox, "print(1)")).stdout == "1\n"
@@ -208,10 +209,10 @@ async def test_what_cannot_be_attached_to_is_removed_at_the_start(
     await asyncio.to_thread(client.api.kill, dead.name)
     await first.close()
     second = make_backend(backend.name, other)
-    found = await second.start()
+    found = await found_by(second)
     assert [sandbox.name for sandbox in found] == [alive.name]
-    assert containers(client, other) == [alive.name]
     await second.close()
+    assert containers(client, other) == [alive.name]
 
 
 async def test_a_cancelled_creation_leaves_nothing(
@@ -269,3 +270,36 @@ async def test_preloaded_modules_are_there_and_a_missing_one_is_named(backend: B
     await sandbox.destroy()
     with pytest.raises(UnsupportedSpec, match="nowhere"):
         await backend.create(replace(SPEC, preload=("nowhere",)), fresh_name())
+
+
+async def test_a_check_takes_nothing_over(backend: Backend, other: Settings) -> None:
+    first = make_backend(backend.name, other)
+    await first.start()
+    sandbox = await first.create(SPEC, fresh_name())
+    check = make_backend(backend.name, other)
+    await check.start()
+    await check.close()
+    assert (await run(sandbox, "print('held')")).stdout == "held\n"
+    assert sandbox._link.broken is None  # type: ignore[attr-defined]
+    await sandbox.destroy()
+    await first.close()
+
+
+async def test_one_whose_agent_does_not_answer_is_removed_and_holds_up_no_other(
+    backend: Backend, other: Settings, client: docker.DockerClient
+) -> None:
+    first = make_backend(backend.name, other)
+    await first.start()
+    alive, stopped = await first.create(SPEC, fresh_name()), await first.create(SPEC, fresh_name())
+    await first.close()
+    await asyncio.to_thread(client.api.pause, stopped.name)
+    second = make_backend(backend.name, other.model_copy(update={"agent_silence_s": 3.0}))
+    await second.start()
+    finding = second.find_again()
+    async with asyncio.timeout(2.5):
+        found = await anext(finding)
+    assert (await run(found, "print(1)")).stdout == "1\n"
+    assert [sandbox async for sandbox in finding] == []
+    assert found.name == alive.name
+    await second.close()
+    assert containers(client, other) == [alive.name]
