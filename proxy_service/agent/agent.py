@@ -7,6 +7,7 @@ One file, the standard library alone, Python 3.8 and newer. Frames come in on st
 Processes:
 
     agent ─┬─ zygote ── code (Python: a fork of an interpreter that has imported what the template names)
+           ├─ contexts (interpreters that stay: forks of the zygote's, handed to the agent)
            ├─ code (shell commands, or Python whose environment asks for an interpreter of its own)
            └─ workers (file operations, as the code's user)
 
@@ -71,7 +72,7 @@ MAX_REQUEST_BODY_BYTES = 4 * 1024 * 1024
 MAX_BODY_BYTES = 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 SEND_AHEAD_BYTES = 1024 * 1024
-MAX_QUEUE_BYTES = 8 * 1024 * 1024
+MAX_QUEUE_BYTES = 16 * 1024 * 1024
 MAX_STDIN_BYTES = 16 * 1024 * 1024
 MAX_EXECUTIONS = 32
 MAX_EVENTS = 65536
@@ -82,6 +83,8 @@ MAX_SINKS = 64
 MAX_TIMEOUT_S = 366 * 24 * 3600.0
 MAX_WORKERS = 16
 MAX_PACKINGS = 4
+MAX_CONTEXTS = 8
+DEFAULT_CONTEXT = "default"
 F_SETPIPE_SZ = 1031
 
 DRAIN_IDLE_S = 0.1
@@ -91,6 +94,7 @@ KILL_TOTAL_S = 10.0
 STOP_STEP_S = 0.0005
 STOP_TOTAL_S = 0.02
 ZYGOTE_GRACE_S = 0.5
+CONTEXT_GRACE_S = 1.0
 ZYGOTE_IDLE_S = 10.0
 ASSIGNED_IDLE_S = 3.0
 # Where hundreds of sandboxes share a processor, an interpreter that is well may need long for its next step.
@@ -726,6 +730,17 @@ def run_in_own_interpreter(spec: dict[str, Any]) -> None:
     os.execve(sys.executable, [sys.executable, *spec["argv"][1:]], spec["env"])
 
 
+def search_path(env: dict[str, str], base_path: list[str]) -> list[str]:
+    """Return where an interpreter with this environment looks for modules."""
+    search = list(base_path)
+    for part in reversed(env.get("PYTHONPATH", "").split(":") if env.get("PYTHONPATH") else []):
+        part = os.path.abspath(part)
+        if part in search:
+            search.remove(part)
+        search.insert(0, part)
+    return search
+
+
 def run_python(spec: dict[str, Any], base_path: list[str]) -> None:
     """Run the file of an execution in this process, which is a fresh fork of the zygote. Never returns."""
     if spec["source"] is not None:
@@ -736,12 +751,7 @@ def run_python(spec: dict[str, Any], base_path: list[str]) -> None:
     shown = path if sys.version_info >= (3, 9) else spec["argv"][1]
     if os.path.islink(path):
         path = os.path.realpath(path)
-    search = list(base_path)
-    for part in reversed(spec["env"].get("PYTHONPATH", "").split(":") if spec["env"].get("PYTHONPATH") else []):
-        part = os.path.abspath(part)
-        if part in search:
-            search.remove(part)
-        search.insert(0, part)
+    search = search_path(spec["env"], base_path)
     directory = os.path.realpath(os.path.dirname(path))
     if shadows_warm_module(directory, search[: len(search) - len(base_path)]):
         run_in_own_interpreter(spec)
@@ -827,6 +837,9 @@ class Zygote:
             return
         packed = ancillary[0][2]
         fds = [int.from_bytes(packed[start : start + 4], sys.byteorder) for start in range(0, len(packed), 4)]
+        if data[:1] == b"C":
+            self._fork_context(data[1:].decode(), fds)
+            return
         try:
             pid = os.fork()
         except OSError as error:
@@ -840,6 +853,37 @@ class Zygote:
             self._send("P%d" % pid)
             _, status, usage = os.wait4(pid, 0)
             self._send("X%d %d %r %d" % (pid, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss))
+
+    def _fork_context(self, number: str, fds: list[int]) -> None:
+        """Fork twice, so that the interpreter is the agent's child: nobody has to wait for it here."""
+        try:
+            pid = os.fork()
+        except OSError:
+            pid = -1  # the agent sees that the other end of the socket is gone
+        if pid == 0:
+            try:
+                child = os.fork()
+                if child == 0:
+                    self._become_context(fds)
+                self._send("K%s %d" % (number, child))
+            finally:
+                os._exit(0)
+        for fd in fds:
+            os.close(fd)
+        if pid > 0:
+            os.waitpid(pid, 0)
+
+    def _become_context(self, fds: list[int]) -> None:
+        try:
+            os.close(self._channel.detach())
+            os.setsid()
+            spec = read_spec(fds[1])
+            channel = fcntl.fcntl(fds[0], fcntl.F_DUPFD_CLOEXEC, CONTEXT_FD)
+            os.close(fds[0])
+            self._identity.limit()
+            Kernel(channel).serve(spec, self._base_path)
+        finally:
+            os._exit(70)
 
     def _become_code(self, fds: list[int]) -> None:
         try:
@@ -855,6 +899,570 @@ class Zygote:
             say_and_exit("%s: %s: %s" % (sys.executable, type(error).__name__, error), 70)
         finally:
             os._exit(70)
+
+
+# --- a context: an interpreter that stays, in a process of its own
+
+
+RESULT_KEYS = {
+    "text/plain": "text",
+    "text/html": "html",
+    "text/markdown": "markdown",
+    "image/svg+xml": "svg",
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "application/pdf": "pdf",
+    "text/latex": "latex",
+    "application/json": "json",
+    "application/javascript": "javascript",
+    "text/javascript": "javascript",
+}
+RESULT_PARTS = frozenset(RESULT_KEYS.values())
+ERROR_PARTS = frozenset(("name", "value", "traceback"))
+BINARY_KEYS = ("png", "jpeg", "pdf")
+REPRESENTATIONS = ("html", "markdown", "svg", "png", "jpeg", "pdf", "latex", "json", "javascript")
+TOKEN_BYTES = 8
+PART_BYTES = 32 * 1024
+MAX_RESULT_BYTES = 8 * 1024 * 1024
+MAX_RESULTS_BYTES = 32 * 1024 * 1024
+MAX_RESULTS = 500
+MAX_RESULT_TEXT_BYTES = 1024 * 1024
+MAX_TRACEBACK_BYTES = 256 * 1024
+MAX_ERROR_VALUE_BYTES = 64 * 1024
+MAX_SOURCES = 500
+CONTEXT_FD = 100
+CO_COROUTINE = 0x80
+
+
+def pack_parts(parts: list[tuple[str, bytes]]) -> bytes:
+    """Return named pieces of data as one: length of the name, name, length, data."""
+    packed = []
+    for name, data in parts:
+        packed += [bytes([len(name)]), name.encode("ascii"), len(data).to_bytes(4, "big"), data]
+    return b"".join(packed)
+
+
+def unpack_parts(packed: bytes, known: frozenset[str]) -> list[tuple[str, bytes]]:
+    """Return what `pack_parts` was given. Raises ValueError for anything else, and for names that are not known."""
+    parts: list[tuple[str, bytes]] = []
+    start = 0
+    while start < len(packed):
+        middle = start + 1 + packed[start]
+        end = middle + 4 + int.from_bytes(packed[middle : middle + 4], "big")
+        name = packed[start + 1 : middle].decode("ascii")
+        if end > len(packed) or middle + 4 > len(packed) or name not in known or name in [seen for seen, _ in parts]:
+            raise ValueError("this is no result")
+        parts.append((name, packed[middle + 4 : end]))
+        start = end
+    return parts
+
+
+def cut_middle(data: bytes, limit: int) -> bytes:
+    """Return text without its middle where it is too long."""
+    if len(data) <= limit:
+        return data
+    half = limit // 2
+    return data[:half] + b"\n[... %d bytes omitted ...]\n" % (len(data) - 2 * half) + data[-half:]
+
+
+def encoded(text: str) -> bytes:
+    """Return text as UTF-8, whatever it holds."""
+    return text.encode("utf-8", "replace")
+
+
+def result_data(key: str, data: Any) -> bytes | None:
+    """Return one representation of a value as it is sent; None for what cannot be one."""
+    if isinstance(data, tuple):
+        data = data[0] if data else None
+    if data is None:
+        return None
+    if key in BINARY_KEYS:
+        if isinstance(data, str):
+            import binascii
+
+            try:
+                return binascii.a2b_base64(data)
+            except ValueError:
+                return None
+        return bytes(data) if isinstance(data, (bytes, bytearray, memoryview)) else None
+    if key == "json" and not isinstance(data, (str, bytes)):
+        import json
+
+        return encoded(json.dumps(data, default=str))
+    if isinstance(data, bytes):
+        return data
+    return encoded(data if isinstance(data, str) else str(data))
+
+
+def method_of(value: Any, name: str) -> Any:
+    """Return a method by which a value shows itself, unless it claims to have methods of any name."""
+    if isinstance(value, type) or hasattr(value, "_ipython_canary_method_should_not_exist_"):
+        return None
+    method = getattr(value, name, None)
+    return method if callable(method) else None
+
+
+def from_bundle(bundle: Any) -> dict[str, bytes]:
+    """Return the representations in a dictionary by MIME type, those that have a key here."""
+    parts: dict[str, bytes] = {}
+    if isinstance(bundle, tuple):
+        bundle = bundle[0]
+    for mime, data in bundle.items() if isinstance(bundle, dict) else ():
+        key = RESULT_KEYS.get(mime) or ("json" if str(mime).endswith("+json") else None)
+        packed = result_data(key, data) if key else None
+        if key and packed is not None and key not in parts:
+            parts[key] = packed
+    return parts
+
+
+def is_figure(value: Any) -> bool:
+    """Tell whether a value is a figure of matplotlib, without importing it."""
+    module = sys.modules.get("matplotlib.figure")
+    return module is not None and isinstance(value, module.__dict__.get("Figure", ()))
+
+
+def drawn(figure: Any) -> bytes:
+    """Return a figure as PNG."""
+    import io
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight")
+    return file.getvalue()
+
+
+def represent(value: Any) -> dict[str, bytes]:
+    """Return a value as it shows itself: its text, and whatever else it has methods for."""
+    parts: dict[str, bytes] = {"text": cut_middle(encoded(repr(value)), MAX_RESULT_TEXT_BYTES)}
+    if is_figure(value):
+        return dict(parts, png=drawn(value))
+    try:
+        method = method_of(value, "_repr_mimebundle_")
+        if method is not None:
+            parts.update(from_bundle(method()))
+        if type(value).__module__.startswith("plotly.") and method_of(value, "to_json"):
+            parts["json"] = encoded(value.to_json())
+    except Exception:
+        pass  # as a value without it: its text is there
+    for key in REPRESENTATIONS:
+        if key in parts:
+            continue
+        try:
+            method = method_of(value, "_repr_%s_" % key)
+            data = None if method is None else result_data(key, method())
+        except Exception:
+            data = None
+        if data is not None:
+            parts[key] = data
+    return parts
+
+
+def shortened(parts: dict[str, bytes]) -> dict[str, bytes]:
+    """Leave out the largest representations of a result that has too many bytes, and say so in its text."""
+    left_out = []
+    while sum([len(data) for data in parts.values()]) > MAX_RESULT_BYTES:
+        key = max(parts, key=lambda name: len(parts[name]))
+        left_out.append("%s of %d bytes" % (key, len(parts.pop(key))))
+    if left_out:
+        note = "[left out: %s; a result has at most %d bytes]" % (", ".join(left_out), MAX_RESULT_BYTES)
+        text = parts.get("text", b"")
+        parts["text"] = text + b"\n" + note.encode() if text else note.encode()
+    return parts
+
+
+class PatchedLoader:
+    """Load a module as its own loader does, then change something in it."""
+
+    def __init__(self, loader: Any, patch: Callable[[Any], None]) -> None:
+        self._loader = loader
+        self._patch = patch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: Any) -> Any:
+        """Leave it to the module's own loader."""
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        """Run the module, then the patch, whose failure leaves the module as it is."""
+        self._loader.exec_module(module)
+        try:
+            self._patch(module)
+        except Exception:
+            pass
+
+
+class PatchFinder:
+    """Find modules that show things as other finders do, so that they show them here."""
+
+    def __init__(self, patches: dict[str, Callable[[Any], None]]) -> None:
+        self._patches = patches
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Return the spec of a module that is to be patched; None for all others."""
+        if name not in self._patches:
+            return None
+        for finder in sys.meta_path:
+            if finder is self or not hasattr(finder, "find_spec"):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None and hasattr(spec.loader, "exec_module"):
+                    spec.loader = PatchedLoader(spec.loader, self._patches[name])  # type: ignore[assignment]
+                return spec
+        return None
+
+    def install(self) -> None:
+        """Patch what is there already, and what will be imported."""
+        for name, patch in self._patches.items():
+            if name in sys.modules:
+                try:
+                    patch(sys.modules[name])
+                except Exception:
+                    pass
+        sys.meta_path.insert(0, self)
+
+
+class Kernel:
+    """The context's side: run one source after another in the same module, and tell what they show.
+
+    Everything goes over one socket that keeps messages apart; each bears the token of its execution, so what code
+    writes there by mistake is no message. A result is acknowledged before code goes on: output keeps its place.
+    """
+
+    def __init__(self, channel: int) -> None:
+        import _socket
+        import _thread
+
+        self._channel = _socket.socket(fileno=channel)
+        self._pid = os.getpid()
+        self._lock = _thread.RLock()
+        self._token = b""
+        self._number = 0
+        self._sent = 0
+        self._results = 0
+        self._results_bytes = 0
+        self._names: dict[str, Any] = {}
+        self._stdin: Any = None
+        self._loop: Any = None
+        self._future_flags = 0
+        self._sources: deque[str] = deque()
+        self._shown: list[Any] = []
+
+    def serve(self, spec: dict[str, Any], base_path: list[str]) -> None:
+        """Run whatever comes until the agent is gone. Never returns."""
+        self._quiet()
+        self._prepare(spec, base_path)
+        while True:
+            data, ancillary, _, _ = self._channel.recvmsg(256, 256)
+            if not data:
+                os._exit(0)
+            if data[:1] == b"X" and ancillary:
+                packed = ancillary[0][2]
+                self._run(data[1:], [int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, 16, 4)])
+
+    def _prepare(self, spec: dict[str, Any], base_path: list[str]) -> None:
+        import ast  # noqa: F401
+        import builtins
+        import linecache  # noqa: F401
+        import traceback  # noqa: F401
+
+        enter_directory(spec)
+        set_environment(spec["env"])
+        os.environ.setdefault("MPLBACKEND", "Agg")
+        sys.path[:] = ["", *search_path(spec["env"], base_path)]
+        sys.argv[:] = [""]
+        if sys.version_info >= (3, 10):
+            sys.orig_argv[:] = [sys.orig_argv[0]]
+        open_streams()
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
+            numpy_random.seed()
+        new_main()
+        for name in AGENT_MODULES:
+            sys.modules.pop(name, None)
+        self._names = sys.modules["__main__"].__dict__
+        builtins.display = self.display  # type: ignore[attr-defined]
+        PatchFinder(
+            {
+                "matplotlib.pyplot": self._patch_pyplot,
+                "matplotlib.figure": self._patch_figure,
+                "IPython.core.display_functions": self._patch_ipython,
+                "IPython.core.display": self._patch_ipython,
+                "plotly.io": self._patch_plotly,
+            }
+        ).install()
+
+    # --- libraries that show things
+
+    def _patch_pyplot(self, module: Any) -> None:
+        def show(*args: Any, **kwargs: Any) -> None:
+            """Show all open figures, and close them."""
+            self._show_figures()
+
+        module.show = show
+
+    def _patch_figure(self, module: Any) -> None:
+        def show(figure: Any, warn: bool = True) -> None:
+            """Show this figure."""
+            self.display(figure)
+
+        module.Figure.show = show
+
+    def _patch_ipython(self, module: Any) -> None:
+        if hasattr(module, "display"):
+            module.display = self.display
+        if hasattr(module, "publish_display_data"):
+            module.publish_display_data = lambda data, metadata=None, **options: self.display(data, raw=True)
+
+    def _patch_plotly(self, module: Any) -> None:
+        module.show = lambda figure, *args, **options: self.display(figure)
+
+    def display(self, *values: Any, raw: bool = False, **options: Any) -> None:
+        """Show values as rich results; with `raw`, dictionaries of representations by MIME type."""
+        for value in values:
+            if is_figure(value):
+                self._shown.append(value)
+            self._show(from_bundle(value) if raw else represent(value))
+
+    def _show_figures(self) -> None:
+        """Show each open figure that was not shown yet, and close it."""
+        helpers, pyplot = (sys.modules.get("matplotlib." + name) for name in ("_pylab_helpers", "pyplot"))
+        if helpers is None or pyplot is None:
+            return
+        for manager in helpers.Gcf.get_all_fig_managers():
+            figure = manager.canvas.figure
+            if not any(figure is shown for shown in self._shown):
+                self._show(represent(figure))
+            pyplot.close(figure)
+        del self._shown[:]
+
+    # --- one execution
+
+    def _run(self, token: bytes, fds: list[int]) -> None:
+        for number, fd in enumerate(fds[:3]):
+            os.dup2(fd, number, inheritable=True)
+            os.close(fd)
+        spec = read_spec(fds[3])
+        self._number += 1
+        self._results = self._results_bytes = 0
+        self._token = token
+        code = 1
+        try:
+            self._open_streams()
+            before = self._enter(spec)
+            try:
+                code = self._attempt(spec["source"])
+            finally:
+                self._quiet()
+                for name, value in before.items():
+                    if value is None:
+                        os.environ.pop(name, None)
+                    else:
+                        os.environ[name] = value
+        except BaseException as error:
+            # Only an interrupt at an awkward moment, or code that has changed what all code needs.
+            self._complain(error)
+        if os.getpid() != self._pid:
+            self._leave_fork(code)
+        self._leave(code)
+
+    def _enter(self, spec: dict[str, Any]) -> dict[str, str | None]:
+        """Set what is for this execution alone; return what was there before."""
+        before: dict[str, str | None] = {name: os.environ.get(name) for name in spec["env"]}
+        os.environ.update(spec["env"])
+        added = [path for path in map(os.path.abspath, spec["python_path"]) if path not in sys.path]
+        if added:
+            sys.path[1:1] = added
+            sys.path_importer_cache.clear()
+        return before
+
+    def _attempt(self, source: bytes) -> int:
+        """Run code and tell what came of it; return its exit code."""
+        code = 0
+        try:
+            _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+            self._execute(source)
+        except SystemExit as end:
+            code = self._exit_code(end)
+        except BaseException as error:
+            self._tell_error(error)
+            code = 1
+        try:
+            self._show_figures()
+        except Exception as error:
+            self._complain(error)
+        return code
+
+    def _execute(self, source: bytes) -> None:
+        import ast
+        import builtins
+
+        name = "<input %d>" % self._number
+        text = source.decode("utf-8", "replace")
+        self._remember(name, text)
+        flags = self._future_flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        tree = compile(text, name, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+        last = None
+        if tree.body and isinstance(tree.body[-1], ast.Expr) and not text.rstrip().endswith(";"):
+            last = compile(ast.Expression(tree.body.pop().value), name, "eval", flags, dont_inherit=True)
+        code = compile(tree, name, "exec", flags, dont_inherit=True)
+        self._future_flags |= code.co_flags & self._all_future_flags()
+        self._evaluate(code)
+        value = None if last is None else self._evaluate(last)
+        if value is not None:
+            builtins._ = value  # type: ignore[attr-defined]
+            if is_figure(value):
+                self._shown.append(value)
+            self._show(represent(value), main=True)
+
+    def _evaluate(self, code: Any) -> Any:
+        value = eval(code, self._names)  # noqa: S307
+        return self._await(value) if code.co_flags & CO_COROUTINE else value
+
+    def _await(self, coroutine: Any) -> Any:
+        """Wait for code that awaits at its top; its loop stays, with whatever it left running, for the next one."""
+        import asyncio
+
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        task = self._loop.create_task(coroutine)
+        try:
+            return self._loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():
+                task.cancel()
+                self._loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+            raise
+
+    @staticmethod
+    def _all_future_flags() -> int:
+        import __future__
+
+        flags = 0
+        for name in __future__.all_feature_names:
+            flags |= getattr(__future__, name).compiler_flag
+        return flags
+
+    def _remember(self, name: str, text: str) -> None:
+        """Keep a source where tracebacks look for it."""
+        import linecache
+
+        linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+        self._sources.append(name)
+        if len(self._sources) > MAX_SOURCES:
+            linecache.cache.pop(self._sources.popleft(), None)
+
+    @staticmethod
+    def _exit_code(end: SystemExit) -> int:
+        if end.code is None or isinstance(end.code, int):
+            return int(end.code or 0) & 0xFF
+        os.write(2, encoded(str(end.code)) + b"\n")
+        return 1
+
+    def _tell_error(self, error: BaseException) -> None:
+        import traceback
+
+        trace = error.__traceback__
+        while trace is not None and not trace.tb_frame.f_code.co_filename.startswith("<input "):
+            trace = trace.tb_next
+        try:
+            value = str(error)
+        except Exception:
+            value = "<it cannot be shown>"
+        lines = traceback.format_exception(type(error), error, trace)
+        parts = [
+            ("name", encoded(type(error).__name__)[:200]),
+            ("value", cut_middle(encoded(value), MAX_ERROR_VALUE_BYTES)),
+            ("traceback", cut_middle(encoded("".join(lines)), MAX_TRACEBACK_BYTES)),
+        ]
+        self._send(b"E", pack_parts(parts))
+
+    @staticmethod
+    def _complain(error: BaseException) -> None:
+        os.write(2, encoded("%s: %s\n" % (type(error).__name__, error))[:4096])
+
+    # --- the way to the agent
+
+    def _show(self, parts: dict[str, bytes], *, main: bool = False) -> None:
+        parts = shortened(parts)
+        size = sum([len(data) for data in parts.values()])
+        self._results += 1
+        if self._results > MAX_RESULTS:
+            return
+        if self._results == MAX_RESULTS:
+            parts = {"text": b"[left out: an execution shows at most %d results]" % MAX_RESULTS}
+        elif self._results_bytes + size > MAX_RESULTS_BYTES:
+            note = "[left out: a result of %d bytes; those of an execution have at most %d together]"
+            parts = {"text": (note % (size, MAX_RESULTS_BYTES)).encode()}
+        else:
+            self._results_bytes += size
+        if parts:
+            self._send(b"M" if main else b"R", pack_parts(list(parts.items())))
+
+    def _send(self, kind: bytes, payload: bytes) -> None:
+        """Send a message in parts, and wait until it has been taken."""
+        self._flush()
+        with self._lock:
+            if not self._token or os.getpid() != self._pid:
+                return
+            self._sent += 1
+            number = self._sent.to_bytes(4, "big")
+            for start in range(0, max(len(payload), 1), PART_BYTES):
+                place = (b"<" if start == 0 else b"-") + (b">" if start + PART_BYTES >= len(payload) else b"-")
+                self._channel.send(self._token + kind + number + place + payload[start : start + PART_BYTES])
+            while self._channel.recv(256) not in (b"A" + number, b""):
+                pass
+
+    @staticmethod
+    def _flush() -> None:
+        try:
+            flush_streams()
+        except (OSError, ValueError, AttributeError):
+            pass
+
+    def _open_streams(self) -> None:
+        """Give code its standard input, and outputs if it has closed them."""
+        old_input = sys.stdin
+        outputs = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+        open_streams()
+        for name, stream in outputs.items():
+            if stream is not None and not stream.closed:
+                setattr(sys, name, stream)
+                setattr(sys, "__%s__" % name, stream)
+        if self._stdin is None or old_input is self._stdin:
+            self._stdin = sys.stdin
+        else:
+            sys.stdin = old_input
+
+    @staticmethod
+    def _quiet() -> None:
+        """Let an interrupt that comes too late do nothing."""
+        while True:
+            try:
+                _signal.signal(_signal.SIGINT, lambda number, frame: None)
+                return
+            except KeyboardInterrupt:
+                continue
+
+    def _leave(self, code: int) -> None:
+        """Let go of the execution's streams, and tell that it is over."""
+        self._flush()
+        null = os.open("/dev/null", os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd, inheritable=True)
+        os.close(null)
+        with self._lock:
+            self._channel.send(self._token + b"D" + bytes(4) + b"<>" + b"%d" % code)
+            self._token = b""
+
+    def _leave_fork(self, code: int) -> None:
+        """End a process that code has forked and that came to the end of the code."""
+        try:
+            flush_streams()
+        finally:
+            os._exit(code)
 
 
 def write_spec(spec: dict[str, Any]) -> int:
@@ -1639,6 +2247,8 @@ class Execution:
         self.started_at = 0.0
         self.drain_until = 0.0
         self.silent_since = 0.0
+        self.context: Context | None = None
+        self.context_restarted = False
 
     def add(self, event: str, body: bytes = b"", **fields: Any) -> None:
         """Write an event into the journal."""
@@ -1733,6 +2343,418 @@ class Packing:
         self.answer: dict[str, Any] | None = None
 
 
+class Context:
+    """One interpreter that stays between executions, as the agent knows it."""
+
+    def __init__(self, context_id: str) -> None:
+        self.context_id = context_id
+        self.created_at = time.time()
+        self.executions = 0
+        self.restarts = 0
+        self.lost = False
+        self.deleted = False
+        # the process that it is now; another number is another process
+        self.number = 0
+        self.pid = 0
+        self.key = (0, 0)
+        self.channel: Any = None
+        # the execution that runs in it
+        self.execution: Execution | None = None
+        self.token = b""
+        self.message = bytearray()
+        self.receiving = False
+        self.cpu_s = 0.0
+        self.results = 0
+        self.results_bytes = 0
+        self.has_error = False
+
+    def describe(self) -> dict[str, Any]:
+        """Return what there is to say about it."""
+        if self.execution is not None:
+            state = "busy"
+        elif self.channel is None:
+            state = "ended"
+        else:
+            state = "idle" if self.pid else "starting"
+        return {
+            "context_id": self.context_id,
+            "lang": "python",
+            "state": state,
+            "created_at": self.created_at,
+            "executions": self.executions,
+            "restarts": self.restarts,
+        }
+
+
+class Contexts:
+    """The contexts of the session: start them, hand code to them, hear what they say, end them."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._contexts: dict[str, Context] = {}
+        self._numbers = 0
+
+    # --- what the agent asks
+
+    def pids(self) -> set[int]:
+        """Return the processes that are interpreters."""
+        return {context.pid for context in self._contexts.values() if context.pid}
+
+    def keys(self, but: Context | None = None) -> set[tuple[int, int]]:
+        """Return the processes that are interpreters of other contexts than one."""
+        return {context.key for context in self._contexts.values() if context.pid and context is not but}
+
+    def tree(self, context: Context) -> list[tuple[int, int]]:
+        """Return the process of a context and all beneath it."""
+        if not context.pid:
+            return []
+        return [context.key, *self._agent._tree.walk([context.pid], set(), set())]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what there is to say about all of them."""
+        return [context.describe() for context in self._contexts.values()]
+
+    # --- requests
+
+    def create(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Make a context, or find the one of that id again."""
+        context = self._contexts.get(header["context_id"])
+        made = context is None
+        if context is None:
+            context = self._add(header["context_id"])
+            self._start(context)
+        return {"context": context.describe(), "made": made}
+
+    def list_all(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Tell of all contexts."""
+        return {"contexts": self.describe()}
+
+    def restart(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Give a context a new interpreter; what ran in the old one ends."""
+        context = self._find(header)
+        self._abandon(context, "The context was restarted.")
+        context.restarts += 1
+        context.lost = False
+        self._start(context)
+        return {"context": context.describe()}
+
+    def interrupt(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Interrupt what runs in a context, as Ctrl-C does."""
+        context = self._find(header)
+        busy = context.execution is not None and not context.execution.ended and context.pid > 0
+        if busy:
+            self._signal(context)
+        return {"context": context.describe(), "interrupted": busy}
+
+    def delete(self, header: dict[str, Any]) -> dict[str, Any]:
+        """End a context; what ran in it ends."""
+        context = self._find(header)
+        context.deleted = True
+        del self._contexts[context.context_id]
+        self._abandon(context, "The context was deleted.")
+        return {}
+
+    def _find(self, header: dict[str, Any]) -> Context:
+        context = self._contexts.get(header["context_id"])
+        if context is None:
+            raise BadRequest("unknown_context")
+        return context
+
+    def _add(self, context_id: Any) -> Context:
+        if not isinstance(context_id, str) or not 0 < len(context_id) <= 200:
+            raise BadRequest("bad_request", "The context_id is a text of 1 to 200 characters.")
+        if len(self._contexts) >= MAX_CONTEXTS:
+            raise BadRequest("too_many_contexts", "%d" % MAX_CONTEXTS)
+        context = self._contexts[context_id] = Context(context_id)
+        return context
+
+    # --- starting and ending interpreters
+
+    def _start(self, context: Context) -> None:
+        """Ask the zygote for an interpreter; it is spoken to at once, and answers when it is there."""
+        import _socket
+
+        agent = self._agent
+        if not agent._zygote_pid:
+            agent._start_zygote()
+            agent._after("idle", ZYGOTE_IDLE_S, agent._rest)
+        agent._wake_zygote()
+        own, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        spec_fd = write_spec(
+            {"program": "python3", "workdir": agent._workdir, "cwd": agent._workdir, "env": agent._session_env()}
+        )
+        self._numbers += 1
+        context.number = self._numbers
+        try:
+            packed = b"".join([fd.to_bytes(4, sys.byteorder) for fd in (other.fileno(), spec_fd)])
+            request = b"C%d" % context.number
+            agent._channel.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+        except OSError:
+            own.close()
+            raise
+        finally:
+            other.close()
+            os.close(spec_fd)
+        own.setblocking(False)
+        context.channel = own
+        agent._watch(own.fileno(), lambda events: self._hear(context))
+
+    def forked(self, text: str) -> None:
+        """Take the zygote's word that an interpreter was forked."""
+        number, pid = (int(part) for part in text.split())
+        agent = self._agent
+        context = next((context for context in self._contexts.values() if context.number == number), None)
+        if context is None or context.channel is None:
+            send_signal(pid, _signal.SIGKILL)
+            return
+        fields = process_stat(pid)
+        if len(fields) < 20:
+            self._ended(context, number, None)
+            return
+        context.pid, context.key = pid, (pid, int(fields[19]))
+        agent._children.waiting[pid] = lambda status, usage: self._ended(context, number, status, usage)
+        execution = context.execution
+        if execution is not None:
+            execution.awaits_pid = False
+            execution.pid = pid
+
+    def _forget_process(self, context: Context) -> None:
+        if context.channel is not None:
+            self._agent._unwatch(context.channel.fileno())
+            context.channel.close()
+        context.channel = None
+        context.number = context.pid = 0
+        context.token = b""
+
+    def _abandon(self, context: Context, message: str) -> None:
+        """Kill a context's interpreter with all beneath it, and end what ran in it."""
+        stopped: set[tuple[int, int]] = set()
+        for _ in range(30):
+            fresh = [key for key in self.tree(context) if key not in stopped]
+            if not fresh:
+                break
+            for pid, start in fresh:
+                send_signal(pid, _signal.SIGSTOP)
+                stopped.add((pid, start))
+        for pid, _ in stopped:
+            send_signal(pid, _signal.SIGKILL)
+        execution = context.execution
+        self._forget_process(context)
+        if execution is not None and not execution.ended:
+            execution.reason = execution.reason or "killed"
+            execution.message = message
+            execution.context_restarted = True
+            self._agent._program_ended(execution, _signal.SIGKILL, None)
+
+    def _ended(self, context: Context, number: int, status: int | None, usage: Any = None) -> None:
+        """Note that an interpreter ended which nobody wanted to end, or that was killed at a time-out."""
+        if context.number != number:
+            return
+        while context.channel is not None and self._hear_once(context):
+            pass
+        execution = context.execution
+        self._forget_process(context)
+        context.restarts += 1
+        if execution is None or execution.ended:
+            context.lost = True
+            return
+        execution.context_restarted = True
+        if usage is not None:
+            execution.cpu_s = max(0.0, usage.ru_utime + usage.ru_stime - context.cpu_s)
+            execution.max_rss_bytes = usage.ru_maxrss * 1024
+        if status is None:
+            execution.reason = execution.reason or "killed"
+            execution.message = "The interpreter could not be started."
+        self._agent._program_ended(execution, status, None)
+
+    # --- executions
+
+    def open(self, header: dict[str, Any]) -> Context:
+        """Return the context that an execution is for; the one called default is made when it is first wanted."""
+        context_id = header["context_id"]
+        if context_id == DEFAULT_CONTEXT and context_id not in self._contexts:
+            return self._add(context_id)
+        return self._find(header)
+
+    def run(self, execution: Execution, spec: dict[str, Any]) -> None:
+        """Hand an execution's code to its context's interpreter, started again if it has ended."""
+        context: Context = spec["context"]
+        if context.channel is not None and not self._sent(context, execution, spec):
+            # It is about to be reaped.
+            self._kill(context)
+            self._forget_process(context)
+            context.lost = True
+        if context.channel is None:
+            execution.context_restarted, context.lost = context.lost, False
+            self._start(context)
+            if not self._sent(context, execution, spec):
+                raise OSError(errno.EPIPE, "The interpreter does not listen")
+        context.execution = execution
+        context.executions += 1
+        context.results = context.results_bytes = 0
+        context.has_error = False
+        execution.pid = context.pid
+        execution.awaits_pid = not context.pid
+        context.cpu_s = self._cpu_s(context)
+
+    @staticmethod
+    def _sent(context: Context, execution: Execution, spec: dict[str, Any]) -> bool:
+        """Send an execution to an interpreter; False when nobody is there to take it."""
+        import _socket
+
+        spec_fd = write_spec({key: spec[key] for key in ("source", "env", "python_path")})
+        token = os.urandom(TOKEN_BYTES)
+        try:
+            packed = b"".join([fd.to_bytes(4, sys.byteorder) for fd in [*execution.code_fds, spec_fd]])
+            context.channel.sendmsg([b"X" + token], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed)])
+        except OSError:
+            return False
+        finally:
+            os.close(spec_fd)
+        context.token = token
+        return True
+
+    @staticmethod
+    def _cpu_s(context: Context) -> float:
+        fields = process_stat(context.pid) if context.pid else []
+        ticks = os.sysconf("SC_CLK_TCK")
+        return sum([int(field) for field in fields[11:15]]) / ticks if len(fields) > 15 else 0.0
+
+    def measure(self, execution: Execution) -> None:
+        """Note what an execution has used."""
+        context = execution.context
+        if context is None or not context.pid:
+            return
+        execution.cpu_s = max(0.0, self._cpu_s(context) - context.cpu_s)
+        for line in read_small("/proc/%d/status" % context.pid).splitlines():
+            if line.startswith(b"VmHWM:"):
+                execution.max_rss_bytes = int(line.split()[1]) * 1024
+
+    def interrupt_first(self, execution: Execution, reason: str) -> bool:
+        """Interrupt an execution that is to end; False when it has had its chance, or is beyond hearing."""
+        context = execution.context
+        if context is None or not context.pid or execution.reason or execution.ended:
+            return False
+        execution.reason = reason
+        self._signal(context)
+        self._agent._after("grace", CONTEXT_GRACE_S, lambda: self._agent._end(execution, reason))
+        return True
+
+    @staticmethod
+    def _signal(context: Context) -> None:
+        """Interrupt the interpreter and the processes that it waits for."""
+        try:
+            os.killpg(context.pid, _signal.SIGINT)
+        except OSError:
+            pass
+        send_signal(context.pid, _signal.SIGCONT)
+
+    @staticmethod
+    def _kill(context: Context) -> None:
+        if context.pid:
+            send_signal(context.pid, _signal.SIGKILL)
+
+    def leave(self, execution: Execution) -> None:
+        """Let go of an execution that is over."""
+        context = execution.context
+        self._agent._timers.pop("grace", None)
+        if context is not None and context.execution is execution:
+            context.execution = None
+            context.token = b""
+
+    # --- what interpreters say
+
+    def _hear(self, context: Context) -> None:
+        for _ in range(64):
+            if context.channel is None or not self._hear_once(context):
+                return
+
+    def _hear_once(self, context: Context) -> bool:
+        """Take one message; False when there is none."""
+        try:
+            data = context.channel.recv(2 * PART_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            # Code has closed the socket, or the interpreter has gone, or there will never be one.
+            self._agent._unwatch(context.channel.fileno())
+            if context.pid:
+                self._kill(context)
+            else:
+                self._ended_unborn(context)
+            return False
+        start = TOKEN_BYTES + 7
+        if context.execution is None or not context.token or data[:TOKEN_BYTES] != context.token or len(data) < start:
+            return True
+        kind, number, place = data[8:9], data[9:13], data[13:start]
+        if place[:1] == b"<":
+            context.message.clear()
+            context.receiving = True
+        context.receiving = (
+            context.receiving and len(context.message) + len(data) <= MAX_RESULT_BYTES + MAX_HEADER_BYTES
+        )
+        if context.receiving:
+            context.message += data[start:]
+        if place[1:] == b">":
+            if context.receiving:
+                self._take(context, context.execution, kind, bytes(context.message))
+            context.message.clear()
+            context.receiving = False
+            if kind != b"D" and context.channel is not None:
+                try:
+                    context.channel.send(b"A" + number)
+                except OSError:
+                    pass
+        return True
+
+    def _ended_unborn(self, context: Context) -> None:
+        """The zygote was killed before it forked the interpreter."""
+        self._ended(context, context.number, None)
+
+    def _take(self, context: Context, execution: Execution, kind: bytes, payload: bytes) -> None:
+        if execution.ended:
+            return
+        if kind == b"D":
+            try:
+                code = int(payload[:4])
+            except ValueError:
+                code = 1
+            self._done(execution, code & 0xFF)
+            return
+        known = ERROR_PARTS if kind == b"E" else RESULT_PARTS
+        try:
+            parts = unpack_parts(payload, known)
+        except (ValueError, IndexError):
+            return
+        self._agent._read_now(execution)
+        body = b"".join([data for _, data in parts])
+        sizes = [[name, len(data)] for name, data in parts]
+        if kind == b"E":
+            if not context.has_error:
+                context.has_error = True
+                execution.add("error", body, parts=sizes)
+            return
+        context.results += 1
+        context.results_bytes += len(body)
+        if parts and context.results <= MAX_RESULTS and context.results_bytes <= MAX_RESULTS_BYTES + MAX_RESULT_BYTES:
+            execution.add("result", body, parts=sizes, is_main_result=kind == b"M")
+
+    def _done(self, execution: Execution, code: int) -> None:
+        """End an execution whose code has come to its end; one that was interrupted leaves no process behind."""
+        agent = self._agent
+        self.measure(execution)
+        agent._timers.pop("grace", None)
+        if not execution.reason:
+            agent._program_ended(execution, code << 8, None)
+            return
+        execution.killing = True
+        execution.kill_until = clock() + KILL_TOTAL_S
+        agent._program_ended(execution, _signal.SIGINT, None)
+        agent._kill_step(execution)
+
+
 class Agent:
     """The main process: frames in, frames out, one execution at a time, and the journals of the last ones."""
 
@@ -1758,7 +2780,7 @@ class Agent:
         self._synced = False
         self._greeted = False
         self._generation = 0
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | memoryview] = deque()
         self._queue_bytes = 0
         self._output_waits = False
         # the session
@@ -1777,6 +2799,7 @@ class Agent:
         self._workers: set[int] = set()
         self._packings: dict[int, Packing] = {}
         self._packing_ids = 0
+        self._contexts = Contexts(self)
 
     # --- the loop
 
@@ -1881,7 +2904,7 @@ class Agent:
         self._queue_bytes -= written
         for frame in batch:
             if written < len(frame):
-                self._queue[0] = frame[written:]
+                self._queue[0] = memoryview(frame)[written:]
                 return False
             written -= len(frame)
             self._queue.popleft()
@@ -2031,6 +3054,8 @@ class Agent:
             "preloaded": [name for name in self._preload if name not in self._preload_errors] if self._ready else [],
             "preload_errors": self._preload_errors,
             "ready": self._ready,
+            "contexts": self._contexts.describe(),
+            "can_contexts": _ctypes is not None,
         }
 
     def _assign(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
@@ -2086,6 +3111,8 @@ class Agent:
         execution.before = self._background
         self._workspace.is_stale = self._workspace.is_stale or bool(self._background)
         self._workspace.begin()
+        execution.context = specs[0].get("context")
+        execution.before = self._background | self._contexts.keys(but=execution.context)
         self._executions[execution_id] = execution
         self._current = execution
         execution.followed = True
@@ -2099,9 +3126,9 @@ class Agent:
 
     def _specs(self, header: dict[str, Any], body: bytes) -> list[dict[str, Any]]:
         """Return what is to be run, one program after another."""
-        env = dict(self._base_env)
-        if self._assigned is not None:
-            env.update(self._assigned["env"])
+        if header["kind"] == "context":
+            return [self._context_spec(header, body)]
+        env = self._session_env()
         env.update(checked_env(header.get("env")))
         python_path = ":".join(checked_list(header.get("python_path")))
         if python_path:
@@ -2129,8 +3156,23 @@ class Agent:
             ]
             return [dict(base, **spec) for spec in [first, *rest]]
         if header["kind"] != "python":
-            raise BadRequest("bad_request", "The kind is python or commands.")
+            raise BadRequest("bad_request", "The kind is python, commands or context.")
         return [self._python_spec(base, filename, body, checked_list(header.get("args")))]
+
+    def _session_env(self) -> dict[str, str]:
+        """Return the environment that code of the session begins with."""
+        env = dict(self._base_env)
+        if self._assigned is not None:
+            env.update(self._assigned["env"])
+        return env
+
+    def _context_spec(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        if _ctypes is None:
+            raise BadRequest("no_contexts", "The sandbox's interpreter cannot be forked.")
+        env, python_path = checked_env(header.get("env")), checked_list(header.get("python_path"))
+        python_path = [os.path.join(self._workdir, path) for path in python_path]
+        context = self._contexts.open(header)
+        return {"forked": False, "context": context, "source": body, "env": env, "python_path": python_path}
 
     def _python_spec(self, base: dict[str, Any], filename: str | None, body: bytes, args: list[str]) -> dict[str, Any]:
         temporary = ""
@@ -2182,7 +3224,9 @@ class Agent:
     def _next_program(self, execution: Execution) -> None:
         spec = execution.specs.popleft()
         try:
-            if spec["forked"]:
+            if execution.context is not None:
+                self._contexts.run(execution, spec)
+            elif spec["forked"]:
                 self._ask_zygote(execution, spec)
             else:
                 self._fork_program(execution, spec)
@@ -2300,6 +3344,8 @@ class Agent:
             self._preload_errors.update({str(key): str(value) for key, value in errors.items()})
             self._ready = True
             self._timers.pop("preload", None)
+        elif kind == b"K":
+            self._contexts.forked(text)
         elif execution is None or not execution.in_zygote or execution.ended:
             return
         elif kind == b"P" and execution.awaits_pid:
@@ -2397,6 +3443,20 @@ class Agent:
         head = stream.take(data)
         if head:
             execution.add(stream.name, head)
+
+    def _read_now(self, execution: Execution) -> None:
+        """Read what the code's streams hold, so that what follows has its place behind it."""
+        for stream in execution.streams:
+            for _ in range(64):
+                if stream.fd < 0:
+                    break
+                try:
+                    data = os.read(stream.fd, CHUNK_BYTES)
+                except OSError:
+                    break
+                if not data:
+                    break
+                self._take_output(execution, stream, data)
 
     def _pace(self, execution: Execution, stream: Stream) -> None:
         """Leave a stream that speaks in small pieces alone for a moment, so that events stay few."""
@@ -2505,6 +3565,8 @@ class Agent:
         self._timers.pop("deadline", None)
         if execution.finished or execution.killing:
             return
+        if self._contexts.interrupt_first(execution, reason):
+            return
         if not execution.reason and not execution.ended:
             execution.reason = reason
             if reason == "timed_out":
@@ -2532,7 +3594,14 @@ class Agent:
     def _processes(self, before: set[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return the live processes of code, without the trees of those in `before`."""
         own = [os.getpid()]
-        return self._tree.walk(own, {self._zygote_pid} | self._workers, before)
+        return self._tree.walk(own, {self._zygote_pid} | self._workers | self._contexts.pids(), before)
+
+    def _to_be_killed(self, execution: Execution) -> list[tuple[int, int]]:
+        """Return the processes that an execution has started, its context's interpreter with them if that is deaf."""
+        found = self._processes(execution.before)
+        if execution.context is not None and not execution.ended:
+            found += [key for key in self._contexts.tree(execution.context) if key not in found]
+        return found
 
     def _kill_step(self, execution: Execution) -> None:
         """Stop all, so that none can fork away; then kill all; look again until none is found twice."""
@@ -2542,7 +3611,7 @@ class Agent:
             self._kill_zygote()
         stopped: set[tuple[int, int]] = set()
         for _ in range(30):
-            found = self._processes(execution.before)
+            found = self._to_be_killed(execution)
             fresh = [key for key in found if key not in stopped]
             if not fresh:
                 break
@@ -2621,6 +3690,10 @@ class Agent:
             self._tell_tail(execution, stream)
         self._background = set(self._processes(set()))
         fields = self._verdict(execution)
+        if execution.context is not None:
+            fields["context_id"] = execution.context.context_id
+            fields["context_restarted"] = execution.context_restarted
+            self._contexts.leave(execution)
         if execution.message:
             fields["message"] = execution.message[:500]
         if execution.where:
@@ -2985,7 +4058,7 @@ class Agent:
         return None
 
     def _measure(self) -> dict[str, Any]:
-        processes = self._processes(set())
+        processes = [*self._processes(set()), *self._contexts.keys()]
         disk = os.statvfs(self._workdir)
         ticks = os.sysconf("SC_CLK_TCK")
         memory, cpu_ms = 0, 0.0
@@ -3002,6 +4075,23 @@ class Agent:
             "disk_limit_bytes": disk.f_blocks * disk.f_frsize,
         }
 
+    # --- contexts
+
+    def _context(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
+        contexts = self._contexts
+        operations = {
+            "context_create": contexts.create,
+            "context_list": contexts.list_all,
+            "context_restart": contexts.restart,
+            "context_interrupt": contexts.interrupt,
+            "context_delete": contexts.delete,
+        }
+        if _ctypes is None:
+            raise BadRequest("no_contexts", "The sandbox's interpreter cannot be forked.")
+        return operations[header["op"]](header)
+
+    CONTEXT_OPERATIONS = ("context_create", "context_list", "context_restart", "context_interrupt", "context_delete")
+
     OPERATIONS = {
         "hello": _hello,
         "assign": _assign,
@@ -3017,6 +4107,7 @@ class Agent:
         "pack_read": _pack_read,
         "pack_close": _pack_close,
         **dict.fromkeys(FILE_OPERATIONS, _file),
+        **dict.fromkeys(CONTEXT_OPERATIONS, _context),
     }
 
 
