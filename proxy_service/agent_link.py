@@ -30,6 +30,8 @@ RESYNC = b"\xf5R"
 PREFIX = struct.Struct(">2sII")
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BODY_BYTES = 1024 * 1024
+MAX_RESULT_BODY_BYTES = 8 * 1024 * 1024 + MAX_HEADER_BYTES
+"""What the longest frame of an agent holds: one rich result."""
 READ_BYTES = 256 * 1024
 MAX_KNOWN_EXECUTIONS = 256
 ANSWER_TIMEOUT_S = 10.0
@@ -73,7 +75,7 @@ class FrameParser:
         start = 0
         while len(self._buffer) - start >= PREFIX.size:
             magic, header_len, body_len = PREFIX.unpack_from(self._buffer, start)
-            if magic != MAGIC or header_len > MAX_HEADER_BYTES or body_len > MAX_BODY_BYTES:
+            if magic != MAGIC or header_len > MAX_HEADER_BYTES or body_len > MAX_RESULT_BODY_BYTES:
                 raise AgentBroken("the agent sent a frame that is out of bounds")
             middle = start + PREFIX.size + header_len
             end = middle + body_len

@@ -16,6 +16,7 @@ from proxy_service import __version__
 from proxy_service.backends.base import Backend
 from proxy_service.errors import NotFound, ProxyError, Unauthorized, http_body, http_headers, http_status
 from proxy_service.routes import ROUTES
+from proxy_service.routes_contexts import ROUTES as CONTEXT_ROUTES
 from proxy_service.routes_files import FILE_ROUTES
 from proxy_service.service import Service
 from proxy_service.settings import Settings
@@ -76,7 +77,7 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         openapi_url=None,
-        routes=[*ROUTES, *FILE_ROUTES],
+        routes=[*ROUTES, *FILE_ROUTES, *CONTEXT_ROUTES],
     )
     app.add_exception_handler(ProxyError, _on_proxy_error)
     app.add_exception_handler(HTTPException, _on_http_error)

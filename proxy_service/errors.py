@@ -6,7 +6,8 @@ ProxyError
 ├── NotFound                  404
 │   ├── UnknownSession             no sandbox of that session runs here
 │   ├── UnknownExecution           the sandbox's journal does not have it (any more)
-│   └── FileMissing                nothing in the workspace bears that path
+│   ├── FileMissing                nothing in the workspace bears that path
+│   └── UnknownContext             the session has no context of that id
 ├── Conflict                  409  the same id with another body
 │   └── FileConflict               a directory where a file is wanted, something in the way, no permission, …
 ├── BodyTooLarge              413
@@ -16,6 +17,7 @@ ProxyError
 │   ├── UnsupportedSpec            image, network or limit that this backend cannot give
 │   └── LibraryError               the resolver's reason in plain words
 ├── TooManyWaiting            429  the session's queue is full
+├── TooManyContexts           429  the session has as many contexts as it may
 ├── SandboxError              502  ours: the sandbox could not be made or died
 │   ├── SandboxStartFailed
 │   └── SandboxBroken              died by itself, or its agent misbehaved
@@ -75,6 +77,13 @@ class FileMissing(NotFound):
         super().__init__(f"There is nothing at {path!r} in the workspace.", field="path")
 
 
+class UnknownContext(NotFound):
+    code = "unknown_context"
+
+    def __init__(self, context_id: str) -> None:
+        super().__init__(f"The session has no context {context_id!r}.", field="context")
+
+
 class Conflict(ProxyError):
     code = "conflict"
 
@@ -119,6 +128,10 @@ class LibraryError(Unprocessable):
 
 class TooManyWaiting(ProxyError):
     code = "too_many_waiting"
+
+
+class TooManyContexts(ProxyError):
+    code = "too_many_contexts"
 
 
 class SandboxError(ProxyError):
@@ -175,6 +188,7 @@ _STATUS_BY_CLASS: tuple[tuple[type[ProxyError], int], ...] = (
     (BodyTooLarge, 413),
     (Unprocessable, 422),
     (TooManyWaiting, 429),
+    (TooManyContexts, 429),
     (SandboxError, 502),
     (Unavailable, 503),
 )
@@ -187,7 +201,7 @@ def http_status(error: ProxyError) -> int:
 
 def http_headers(error: ProxyError) -> dict[str, str]:
     """Return the headers that go with an error's answer."""
-    if isinstance(error, Unavailable | TooManyWaiting):
+    if isinstance(error, Unavailable | TooManyWaiting | TooManyContexts):
         return {"Retry-After": str(RETRY_AFTER_S)}
     if isinstance(error, Unauthorized):
         return {"WWW-Authenticate": "Bearer"}

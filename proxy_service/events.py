@@ -52,6 +52,7 @@ class Transcript:
         self._ends = array("Q")
         self._times = array("d")
         self._others: dict[int, SandboxEvent] = {}
+        self._others_bytes = 0
         self._buffers = (bytearray(), bytearray())
         self._changed: asyncio.Future[None] | None = None
         self.end: Mapping[str, Any] | None = None
@@ -65,7 +66,7 @@ class Transcript:
     @property
     def size_bytes(self) -> int:
         """Return about how much memory this takes."""
-        return sum(map(len, self._buffers)) + 17 * len(self._kinds) + 500 * len(self._others)
+        return sum(map(len, self._buffers)) + 17 * len(self._kinds) + self._others_bytes
 
     @property
     def started_at(self) -> float | None:
@@ -88,6 +89,7 @@ class Transcript:
                 self.end = self._completed(event.data)
                 event = SandboxEvent(event.seq, "exit", event.at, self.end)
             self._others[event.seq] = event
+            self._others_bytes += 500 + (len(dump(event.data)) if event.type in ("result", "error") else 0)
             self._ends.append(0)
         else:
             self._buffers[kind].extend(event.body)
@@ -142,6 +144,11 @@ class Transcript:
     def results(self) -> list[Mapping[str, Any]]:
         """Return the rich results so far."""
         return [event.data for event in self._others.values() if event.type == "result"]
+
+    @property
+    def exception(self) -> Mapping[str, Any] | None:
+        """Return what code in a context raised and nothing caught."""
+        return next((event.data for event in self._others.values() if event.type == "error"), None)
 
     def _end_before(self, kind: int, seq: int) -> int:
         index = self._kinds.rfind(kind, 0, seq - 1)

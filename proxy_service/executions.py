@@ -104,6 +104,8 @@ class Execution:
             "truncated": transcript.truncated,
             "results": transcript.results,
             "files": changed_files(end),
+            "exception": transcript.exception,
+            "context_restarted": bool(end.get("context_restarted")),
             "error": end.get("detail", ""),
             "message": end.get("message", ""),
             "where": end.get("where"),
@@ -361,4 +363,5 @@ def _with_path(request: ExecRequest, python_path: tuple[str, ...]) -> ExecReques
         env=request.env,
         stdin=request.stdin,
         python_path=python_path,
+        context=request.context,
     )

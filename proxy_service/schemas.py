@@ -53,6 +53,7 @@ Text = Annotated[str, AfterValidator(_no_nul)]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=255)]
 Environment = Annotated[dict[str, Text], AfterValidator(_environment)]
 SessionId = Annotated[str, AfterValidator(_uuid)]
+ContextId = Annotated[str, StringConstraints(pattern=f"^{EXECUTION_ID.pattern}$")]
 ExecutionId = Annotated[str, StringConstraints(pattern=f"^{EXECUTION_ID.pattern}$")]
 
 
@@ -117,10 +118,10 @@ class ExecuteBody(Body):
     stdin: Text | None = None
     env: Environment = Field(default_factory=dict)
     output_limit_bytes: int | None = Field(None, ge=1024)
-    context: str | None = None
+    context: ContextId | None = None
 
     def check(self, settings: Settings) -> None:
-        """Hold the request against the server's own bounds. Raises BodyTooLarge, InvalidRequest, UnsupportedSpec."""
+        """Hold the request against the server's own bounds. Raises BodyTooLarge, InvalidRequest."""
         if len(self.code) > settings.max_code_bytes or len(self.code.encode()) > settings.max_code_bytes:
             raise BodyTooLarge(f"The code may have at most {settings.max_code_bytes} bytes.", field="code")
         if self.timeout is not None and self.timeout > settings.max_timeout_s:
@@ -128,8 +129,11 @@ class ExecuteBody(Body):
         if self.output_limit_bytes is not None and self.output_limit_bytes > settings.max_output_limit_bytes:
             detail = f"`output_limit_bytes` may be at most {settings.max_output_limit_bytes}."
             raise InvalidRequest(detail, field="output_limit_bytes")
-        if self.context:
-            raise UnsupportedSpec("The sandboxes of this server keep no contexts.", field="context")
+
+
+class ContextBody(Body):
+    context_id: ContextId | None = None
+    lang: Annotated[Name, StringConstraints(max_length=64)] = "python"
 
 
 class PoolTarget(SpecBody):
@@ -161,6 +165,13 @@ def parse_execution_id(value: str) -> str:
     """Return an execution's id from a path. Raises InvalidRequest."""
     if not EXECUTION_ID.fullmatch(value):
         raise InvalidRequest("`execution_id` must be of 1 to 64 letters, digits, `-` and `_`.", field="execution_id")
+    return value
+
+
+def parse_context_id(value: str) -> str:
+    """Return a context's id from a path. Raises InvalidRequest."""
+    if not EXECUTION_ID.fullmatch(value):
+        raise InvalidRequest("`context_id` must be of 1 to 64 letters, digits, `-` and `_`.", field="context_id")
     return value
 
 

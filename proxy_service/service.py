@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from proxy_service.backends import load_backend
-from proxy_service.backends.base import Backend, ExecRequest
-from proxy_service.errors import ShuttingDown
+from proxy_service.backends.base import Backend, ExecRequest, Sandbox
+from proxy_service.errors import ShuttingDown, UnsupportedSpec
 from proxy_service.executions import Execution, Prepare
 from proxy_service.library_cache import LibraryCache
 from proxy_service.schemas import ExecuteBody
@@ -12,6 +12,17 @@ from proxy_service.sessions import ProxySession, Sessions
 from proxy_service.settings import Settings
 from proxy_service.startup import Startup
 from proxy_service.teardown import Teardown
+
+
+def check_contexts(sandbox: Sandbox, *, lang: str = "python") -> None:
+    """Make sure that a sandbox can keep contexts of a language. Raises UnsupportedSpec."""
+    if sandbox.spec.lang != "python":
+        detail = f"Contexts run Python alone; this is a session of {sandbox.spec.lang}."
+        raise UnsupportedSpec(detail, field="context")
+    if not sandbox.capabilities.get("contexts"):
+        raise UnsupportedSpec("The sandbox of this session keeps no contexts.", field="context")
+    if lang != "python":
+        raise UnsupportedSpec(f"Contexts run Python alone, not {lang!r}.", field="lang")
 
 
 class Service:
@@ -64,6 +75,8 @@ class Service:
             async def prepare() -> tuple[str, ...]:
                 return await libraries.provide(requirements)
 
+        if body.context is not None:
+            check_contexts(session.sandbox)
         settings = self.settings
         request = ExecRequest(
             execution_id=execution_id,
@@ -74,6 +87,7 @@ class Service:
             env=body.env,
             stdin=None if body.stdin is None else body.stdin.encode(),
             python_path=libraries.python_path,
+            context=body.context,
         )
         return session.executions.submit(request, prepare)
 

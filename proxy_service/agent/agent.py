@@ -2457,14 +2457,14 @@ class Contexts:
     def _find(self, header: dict[str, Any]) -> Context:
         context = self._contexts.get(header["context_id"])
         if context is None:
-            raise BadRequest("unknown_context")
+            raise BadRequest("unknown_context", str(header["context_id"])[:200])
         return context
 
     def _add(self, context_id: Any) -> Context:
         if not isinstance(context_id, str) or not 0 < len(context_id) <= 200:
             raise BadRequest("bad_request", "The context_id is a text of 1 to 200 characters.")
         if len(self._contexts) >= MAX_CONTEXTS:
-            raise BadRequest("too_many_contexts", "%d" % MAX_CONTEXTS)
+            raise BadRequest("too_many_contexts", "A session has at most %d contexts." % MAX_CONTEXTS)
         context = self._contexts[context_id] = Context(context_id)
         return context
 
@@ -3103,7 +3103,7 @@ class Agent:
         execution.specs.extend(specs)
         execution.in_zygote = specs[0]["forked"]
         execution.source_path = specs[0].get("temporary", "")
-        execution.filename = specs[0]["filename"] or ""
+        execution.filename = specs[0].get("filename") or ""
         self._open_streams(execution, header.get("stdin") == "data")
         execution.oom_kills = self._oom.read()
         if self._background:

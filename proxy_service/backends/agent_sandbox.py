@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from proxy_service.agent_events import AgentBroken, AgentError, AgentEvent, AgentGone, EventStream
 from proxy_service.agent_link import MAX_BODY_BYTES, AgentLink
-from proxy_service.backends.base import ExecRequest, FileRefused, Sandbox, SandboxEvent, SandboxSpec
+from proxy_service.backends import agent_contexts
+from proxy_service.backends.agent_contexts import AgentContexts
+from proxy_service.backends.base import ExecRequest, FileRefused, SandboxEvent, SandboxSpec
 from proxy_service.backends.languages import commands, source_file
 from proxy_service.errors import Conflict, SandboxBroken, SandboxError, UnknownExecution, UnsupportedSpec
 
@@ -60,7 +62,7 @@ def agent_config(
     )
 
 
-class AgentSandbox(Sandbox):
+class AgentSandbox(AgentContexts):
     """A sandbox whose main process is an agent.
 
     A link that ends is replaced where the agent may have outlived it; readers of events go on without noticing.
@@ -152,6 +154,10 @@ class AgentSandbox(Sandbox):
             except AgentBroken as error:
                 raise SandboxBroken(f"The sandbox broke: {error}.") from error
 
+    def can_keep_contexts(self) -> bool:
+        """Tell whether the code of this sandbox is Python's, and its agent can fork an interpreter."""
+        return self.spec.lang == "python" and self._link.hello.get("can_contexts") is True
+
     async def _ask(self, op: str, body: bytes = b"", **fields: Any) -> dict[str, Any]:
         try:
             header, _ = await self._use(lambda link: link.request(op, body, **fields))
@@ -189,8 +195,11 @@ class AgentSandbox(Sandbox):
             for key in list(known)[: max(0, len(known) - MAX_NOTED)]:
                 del known[key]
         self._deadlines[request.execution_id] = time.monotonic() + request.timeout_s + END_GRACE_S
-        self._max_bytes[request.execution_id] = 2 * request.output_limit_bytes
-        return 2 * request.output_limit_bytes
+        max_bytes = 2 * request.output_limit_bytes
+        if request.context is not None:
+            max_bytes += agent_contexts.MAX_RESULTS_BYTES
+        self._max_bytes[request.execution_id] = max_bytes
+        return max_bytes
 
     async def run_shell(self, request: ExecRequest, command: str, cwd: str | None) -> AsyncIterator[SandboxEvent]:
         """Run one shell line instead of the request's code."""
@@ -235,7 +244,8 @@ class AgentSandbox(Sandbox):
 
     def _told(self, execution_id: str, event: AgentEvent) -> SandboxEvent:
         """Return an agent's event as the proxy tells it."""
-        return SandboxEvent(event.seq, event.type, event.at, event.fields, event.body)
+        data = agent_contexts.told_data(event)
+        return SandboxEvent(event.seq, event.type, event.at, data, event.body if data is event.fields else b"")
 
     def _clean_up(self, execution_id: str, event: AgentEvent) -> None:
         """Remove the file that code was compiled or interpreted from, unless something that it started may need it."""
@@ -344,7 +354,9 @@ def _exec_fields(request: ExecRequest) -> dict[str, Any]:
         "stdin": "none" if request.stdin is None else "data",
         "python_path": list(request.python_path),
     }
-    if request.lang != "python":
+    if request.context is not None:
+        fields.update(kind="context", context_id=request.context)
+    elif request.lang != "python":
         filename = source_file(request.lang)
         fields.update(kind="commands", filename=filename, commands=commands(request.lang, filename))
     return fields
@@ -361,4 +373,6 @@ def _refusal(error: AgentError, execution_id: str) -> Exception:
         return UnknownExecution(execution_id)
     if error.code == "assigned":
         return Conflict("The sandbox belongs to another session.")
+    if (about_contexts := agent_contexts.refusal(error)) is not None:
+        return about_contexts
     return SandboxError(f"The sandbox refused: {error}.")

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from proxy_service.errors import UnsupportedSpec
+from proxy_service.errors import UnknownContext, UnsupportedSpec
 
 EventType = Literal["started", "stdout", "stderr", "truncated", "result", "error", "exit"]
 ExitReason = Literal["exited", "timed_out", "cancelled", "out_of_memory", "killed"]
@@ -87,6 +87,24 @@ class ExecRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes | None = None
     python_path: tuple[str, ...] = ()
+    context: str | None = None
+    """The context whose state the code shares; None: an interpreter of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextState:
+    """Tell how a context is. `restarts` counts the interpreters that it had before the present one."""
+
+    context_id: str
+    lang: str
+    state: Literal["starting", "idle", "busy", "ended"]
+    created_at: float
+    executions: int
+    restarts: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +113,9 @@ class SandboxEvent:
 
     `data` by type: `started` {}, `truncated` {stream, omitted_bytes}, `exit` {exit_code, signal, reason, duration_ms,
     cpu_ms, max_rss_bytes, stdout_bytes, stderr_bytes, background, programs_left}, the last how many of an execution's
-    programs did not run because one before them failed. `body` holds the raw bytes of stdout and stderr.
+    programs did not run because one before them failed. An `exit` in a context has {context_id, context_restarted}
+    too. Only there are `result` {text, html, png, … as there are, is_main_result}, binary ones in base64, and `error`
+    {name, value, traceback}. `body` holds the raw bytes of stdout and stderr.
     """
 
     seq: int
@@ -154,6 +174,26 @@ class Sandbox(ABC):
     @abstractmethod
     async def cancel(self, execution_id: str) -> None:
         """Kill an execution with all its processes. Idempotent. Raises UnknownExecution, SandboxBroken."""
+
+    async def create_context(self, context_id: str) -> tuple[ContextState, bool]:
+        """Make a context; return it and whether it was made now. Raises TooManyContexts, SandboxBroken."""
+        raise UnsupportedSpec("The sandbox of this session keeps no contexts.", field="context")
+
+    async def contexts(self) -> list[ContextState]:
+        """Return all contexts. Raises SandboxBroken."""
+        return []
+
+    async def restart_context(self, context_id: str) -> ContextState:
+        """Give a context a new interpreter; what runs in it ends. Raises UnknownContext, SandboxBroken."""
+        raise UnknownContext(context_id)
+
+    async def interrupt_context(self, context_id: str) -> bool:
+        """Interrupt what runs in a context; False when nothing does. Raises UnknownContext, SandboxBroken."""
+        raise UnknownContext(context_id)
+
+    async def delete_context(self, context_id: str) -> None:
+        """End a context and what runs in it. Raises UnknownContext, SandboxBroken."""
+        raise UnknownContext(context_id)
 
     @abstractmethod
     async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:

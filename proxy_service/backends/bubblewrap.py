@@ -186,7 +186,12 @@ class BubblewrapBackend(Backend):
         except BaseException:
             await sandbox.destroy()
             raise
-        sandbox.capabilities = {**self.capabilities(), "python": sandbox.python, "limits": self._limits(spec.lang)}
+        sandbox.capabilities = {
+            **self.capabilities(),
+            "python": sandbox.python,
+            "limits": self._limits(spec.lang),
+            "contexts": sandbox.can_keep_contexts(),
+        }
         return sandbox
 
     async def _start_process(self, host: _Host, spec: SandboxSpec, name: str) -> LocalProcess:
@@ -266,7 +271,7 @@ class BubblewrapBackend(Backend):
     def capabilities(self) -> dict[str, Any]:
         return {
             "backend": self.name,
-            "contexts": False,
+            "contexts": True,
             "resume": False,
             "files": True,
             "libraries": True,

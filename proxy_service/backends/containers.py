@@ -152,7 +152,8 @@ class ContainerBackend(Backend):
         return self._described(sandbox) if isinstance(sandbox, AgentSandbox) else sandbox
 
     def _described(self, sandbox: AgentSandbox) -> Sandbox:
-        sandbox.capabilities = {**self.capabilities(), "python": sandbox.python}
+        contexts = sandbox.can_keep_contexts()
+        sandbox.capabilities = {**self.capabilities(), "python": sandbox.python, "contexts": contexts}
         sandbox.forget = self._sandboxes.discard
         return sandbox
 
@@ -185,7 +186,7 @@ class ContainerBackend(Backend):
     def capabilities(self) -> dict[str, Any]:
         return {
             "backend": self.name,
-            "contexts": False,
+            "contexts": True,
             "resume": True,
             "files": True,
             "libraries": True,

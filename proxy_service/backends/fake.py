@@ -12,6 +12,10 @@ What a fake sandbox "runs" is a script, one word and its argument a line:
     sleep S         take S seconds
     wait            take until `FakeBackend.go_on` is set
     exit N          end with this exit code
+    result TEXT     show TEXT as the value of the code, where a context keeps its state
+    raise NAME TEXT end with an exception that nothing catches, likewise
+    set TEXT        keep TEXT in the context
+    get             write what the context keeps
     oom             end as the kernel ends a process that took too much memory
     die             the whole sandbox dies
 
@@ -27,13 +31,15 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from proxy_service.backends.base import Backend, ExecRequest, Sandbox, SandboxEvent, SandboxSpec
+from proxy_service.backends.base import Backend, ContextState, ExecRequest, Sandbox, SandboxEvent, SandboxSpec
 from proxy_service.errors import (
     Conflict,
     ProxyError,
     SandboxBroken,
     SandboxError,
     SandboxStartFailed,
+    TooManyContexts,
+    UnknownContext,
     UnknownExecution,
     UnsupportedLanguage,
 )
@@ -43,6 +49,7 @@ if TYPE_CHECKING:
 
 VERSIONS = {"python": "3.11.2", "javascript": "18.19.0"}
 JOURNAL_LENGTH = 32
+MAX_CONTEXTS = 8
 
 
 class FakeRun:
@@ -100,6 +107,8 @@ class FakeRun:
                 raise
             reason = "cancelled"
         self._send_tails()
+        context = self.request.context
+        in_context: dict[str, Any] = {} if context is None else {"context_id": context, "context_restarted": False}
         self._add(
             "exit",
             exit_code=exit_code,
@@ -111,6 +120,7 @@ class FakeRun:
             stdout_bytes=self._sent["stdout"],
             stderr_bytes=self._sent["stderr"],
             background=0,
+            **in_context,
         )
 
     async def _script(self) -> int:
@@ -120,6 +130,8 @@ class FakeRun:
                 return int(argument or 0)
             if word and not await self._step(word, argument):
                 self._write("stderr", f"unknown word: {word[:80]}\n".encode())
+                return 1
+            if word == "raise":
                 return 1
         return 0
 
@@ -143,6 +155,16 @@ class FakeRun:
                 await asyncio.sleep(float(argument))
             case "wait":
                 await self._sandbox.backend.go_on.wait()
+            case "result":
+                self._add("result", text=argument, is_main_result=True)
+            case "raise":
+                name, _, value = argument.partition(" ")
+                self._add("error", name=name, value=value, traceback=[f"{name}: {value}"])
+            case "set" | "get" if self.request.context is not None:
+                kept = self._sandbox.kept
+                if word == "set":
+                    kept[self.request.context] = argument
+                self._write("stdout", f"{kept.get(self.request.context, '')}\n".encode())
             case "oom":
                 raise MemoryError
             case "die":
@@ -180,6 +202,8 @@ class FakeSandbox(Sandbox):
         self.env: dict[str, str] = {}
         self.files: dict[str, bytes] = {}
         self.runs: dict[str, FakeRun] = {}
+        self.known_contexts: dict[str, float] = {}
+        self.kept: dict[str, str] = {}
         self.started = 0
         """How many executions were really begun: one that was joined counts once."""
 
@@ -197,6 +221,10 @@ class FakeSandbox(Sandbox):
                 raise SandboxError("The sandbox refused: busy.")
             while len(self.runs) >= JOURNAL_LENGTH:
                 del self.runs[next(iter(self.runs))]
+            if request.context is not None and request.context not in self.known_contexts:
+                if request.context != "default":
+                    raise UnknownContext(request.context)
+                await self.create_context(request.context)
             self.started += 1
             run = self.runs[request.execution_id] = FakeRun(request, self)
         async for event in run.follow(0):
@@ -212,6 +240,47 @@ class FakeSandbox(Sandbox):
         run = self._run(execution_id)
         if not run.ended:
             run.task.cancel()
+
+    async def create_context(self, context_id: str) -> tuple[ContextState, bool]:
+        self._check()
+        made = context_id not in self.known_contexts
+        if made and len(self.known_contexts) >= MAX_CONTEXTS:
+            raise TooManyContexts(f"A session has at most {MAX_CONTEXTS} contexts.")
+        self.known_contexts.setdefault(context_id, time.time())
+        return self._context(context_id), made
+
+    async def contexts(self) -> list[ContextState]:
+        self._check()
+        return [self._context(context_id) for context_id in self.known_contexts]
+
+    async def restart_context(self, context_id: str) -> ContextState:
+        state = self._context(context_id)
+        self._end_in(context_id)
+        self.kept.pop(context_id, None)
+        return state
+
+    async def interrupt_context(self, context_id: str) -> bool:
+        busy = self._context(context_id).state == "busy"
+        self._end_in(context_id)
+        return busy
+
+    async def delete_context(self, context_id: str) -> None:
+        await self.restart_context(context_id)
+        del self.known_contexts[context_id]
+
+    def _context(self, context_id: str) -> ContextState:
+        self._check()
+        if context_id not in self.known_contexts:
+            raise UnknownContext(context_id)
+        runs = [run for run in self.runs.values() if run.request.context == context_id]
+        busy = any(not run.ended for run in runs)
+        created_at = self.known_contexts[context_id]
+        return ContextState(context_id, "python", "busy" if busy else "idle", created_at, len(runs), 0)
+
+    def _end_in(self, context_id: str) -> None:
+        for run in self.runs.values():
+            if run.request.context == context_id and not run.ended:
+                run.task.cancel()
 
     async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         self._check()
@@ -306,4 +375,4 @@ class FakeBackend(Backend):
 
     def capabilities(self) -> dict[str, Any]:
         able = dict.fromkeys(("resume", "libraries", "stdin"), True)
-        return {"backend": self.name, **able, "contexts": False, "files": False, "limits": []}
+        return {"backend": self.name, **able, "contexts": True, "files": False, "limits": []}

@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy_service.agent_events import QUEUE_BYTES, AgentBroken, AgentError, AgentGone, EventStream
-from proxy_service.agent_link import MAX_BODY_BYTES, MAX_HEADER_BYTES, PREFIX, AgentLink, FrameParser, encode_frame
+from proxy_service.agent_link import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_RESULT_BODY_BYTES,
+    PREFIX,
+    AgentLink,
+    FrameParser,
+    encode_frame,
+)
 from tests.proxy_service.backends.fake_agent import FakeAgent, attach, pair
 
 MIB = 1024 * 1024
@@ -221,7 +229,7 @@ LIES: dict[str, bytes] = {
     "garbage": b"GET / HTTP/1.1\r\n\r\n",
     "wrong magic": b"\xf5X" + bytes(8),
     "huge header": PREFIX.pack(b"\xf5S", MAX_HEADER_BYTES + 1, 0),
-    "huge body": PREFIX.pack(b"\xf5S", 2, MAX_BODY_BYTES + 1),
+    "huge body": PREFIX.pack(b"\xf5S", 2, MAX_RESULT_BODY_BYTES + 1),
     "the largest lengths": PREFIX.pack(b"\xf5S", 2**32 - 1, 2**32 - 1),
     "no JSON": raw(b"{"),
     "deep JSON": raw(b"[" * 60_000),
