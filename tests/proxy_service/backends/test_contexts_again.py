@@ -21,7 +21,8 @@ async def test_contexts_outlive_the_proxy(name: str, tmp_path: Path, request: py
     await run(sandbox, "x = 'from before'", context="default")
     await first.close()
     second = make_backend(name, settings)
-    found = await second.start()
+    await second.start()
+    found = [again async for again in second.find_again()]
     try:
         (again,) = found
         assert again.capabilities["contexts"] is True
