@@ -7,18 +7,23 @@ import logging
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from llm_sandbox.exceptions import ValidationError
 from llm_sandbox.security.package_validators import validate_package_name
 
-from proxy_service import library_cache, metrics
-from proxy_service.backends.base import LIBRARIES_PATH, Sandbox
+from proxy_service import archives, metrics, npm
+from proxy_service.backends.base import LIBRARIES_PATH, NODE_MODULES_PATH, Given, Sandbox
 from proxy_service.errors import LibraryError
 from proxy_service.library_cache import LibraryCache
 from proxy_service.uv import Target
 
 log = logging.getLogger(__name__)
+
+CACHED_S = 0.5
+LANGUAGES = ("javascript", "python")
 
 
 def check_names(libraries: Sequence[str], lang: str) -> tuple[str, ...]:
@@ -38,8 +43,73 @@ def _is_valid(library: str, lang: str) -> bool:
     return True
 
 
+def check(libraries: Sequence[str], lang: str) -> tuple[str, ...]:
+    """Return requirements that sandboxes of a language can be given. Raises LibraryError."""
+    if libraries and lang not in LANGUAGES:
+        raise LibraryError(f"Libraries can be added for {' and '.join(LANGUAGES)} only, not for {lang}.")
+    return check_names(libraries, lang)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be unpacked where in a sandbox, and what it has afterwards."""
+
+    archives: list[Path]
+    path: str
+    given: Given
+    packages: int
+
+
+class Installer(Protocol):
+    """Say what a sandbox needs for a set of requirements, beside what it has."""
+
+    async def __call__(self, cache: LibraryCache, sandbox: Sandbox, requirements: Sequence[str]) -> Plan:
+        """Return the plan. Raises LibraryError."""
+
+
+async def _plan_python(cache: LibraryCache, sandbox: Sandbox, requirements: Sequence[str]) -> Plan:
+    given, target = sandbox.given, _target(sandbox)
+    try:
+        pins = await cache.resolve(requirements, given.pins, target)
+    except LibraryError as error:
+        if not given.pins or error.detail.startswith("There is no package"):
+            raise
+        versions = ", ".join(sorted(given.pins)[:20])
+        raise LibraryError(f"{error.detail} This session has already: {versions}.") from error
+    missing = [pin for pin in pins if pin not in given.pins]
+    found = await cache.archives(missing, target)
+    return Plan(found, LIBRARIES_PATH, replace(given, pins=given.pins.union(missing)), len(missing))
+
+
+def _target(sandbox: Sandbox) -> Target:
+    python = ".".join(str(sandbox.capabilities["python"]).split(".")[:2])
+    own = sandbox.capabilities.get("python_platform") or f"{platform.machine()}-manylinux_2_28"
+    return Target(python, str(own))
+
+
+async def _plan_javascript(cache: LibraryCache, sandbox: Sandbox, requirements: Sequence[str]) -> Plan:
+    given, cpu = sandbox.given, _target_cpu(sandbox)
+    before = dict(given.lock)
+    wanted = dict(map(npm.parts_of, (*sorted(given.requirements), *requirements)))
+    lock = await cache.npm.resolve(wanted, before, cpu)
+    changed = [path for path, entry in before.items() if lock.get(path, entry).get("version") != entry.get("version")]
+    if changed:
+        has = ", ".join(f"{npm.name_of(path)}@{before[path]['version']}" for path in changed[:20])
+        raise LibraryError(f"This session has already: {has}. Another version needs a new session.")
+    added = {path: entry for path, entry in lock.items() if path not in before}
+    found = [await cache.npm.archive(wanted, lock, added, cpu)] if added else []
+    return Plan(found, NODE_MODULES_PATH, replace(given, lock={**before, **added}), len(added))
+
+
+def _target_cpu(sandbox: Sandbox) -> str:
+    return str(sandbox.capabilities.get("python_platform") or platform.machine()).split("-")[0]
+
+
+INSTALLERS: dict[str, Installer] = {"python": _plan_python, "javascript": _plan_javascript}
+
+
 class SessionLibraries:
-    """What one session's sandbox has been given.
+    """Bring libraries into one sandbox, which remembers what it was given.
 
     Libraries named in one execution stay for the later ones; a later set must agree with the versions that are there,
     because nothing that running code may have imported is changed under it.
@@ -48,30 +118,31 @@ class SessionLibraries:
     def __init__(self, sandbox: Sandbox, cache: LibraryCache, *, found_again: bool = False) -> None:
         self._sandbox = sandbox
         self._cache = cache
-        self._requirements: set[str] = set()
-        self._pins: set[str] = set()
         self._lock = asyncio.Lock()
         self._sending: set[asyncio.Task[None]] = set()
         # A proxy before this one may have sent some.
-        self.present = found_again and sandbox.spec.lang == "python"
+        self._found_again = found_again
+
+    @property
+    def present(self) -> bool:
+        """Tell whether there may be any."""
+        return self._found_again or bool(self._sandbox.given.requirements)
 
     @property
     def python_path(self) -> tuple[str, ...]:
         """Return what goes before the sandbox's own libraries."""
-        return (LIBRARIES_PATH,) if self.present else ()
+        return (LIBRARIES_PATH,) if self.present and self._sandbox.spec.lang == "python" else ()
 
     def has(self, requirements: Sequence[str]) -> bool:
         """Tell whether all of these are there already."""
-        return self._requirements.issuperset(requirements)
+        return self._sandbox.given.requirements.issuperset(requirements)
 
     def check(self, requirements: Sequence[str]) -> tuple[str, ...]:
         """Return valid requirements that this sandbox can be given. Raises LibraryError."""
-        lang = self._sandbox.spec.lang
-        if lang != "python":
-            raise LibraryError(f"Libraries can be added for python only, not for {lang}.")
-        if not self._sandbox.capabilities.get("libraries") or not self._sandbox.capabilities.get("python"):
+        checked = check(requirements, self._sandbox.spec.lang)
+        if checked and not self._sandbox.capabilities.get("libraries"):
             raise LibraryError("The sandbox of this session cannot be given libraries.")
-        return check_names(requirements, lang)
+        return checked
 
     async def provide(self, requirements: Sequence[str]) -> tuple[str, ...]:
         """Bring libraries into the sandbox; return its `python_path`. Raises LibraryError, SandboxBroken."""
@@ -86,42 +157,28 @@ class SessionLibraries:
         return self.python_path
 
     async def _install(self, requirements: Sequence[str]) -> bool:
-        target = _target(self._sandbox)
-        pins = await self._resolve(requirements, target)
-        missing = [pin for pin in pins if pin not in self._pins]
         began = time.monotonic()
-        archives = await self._cache.archives(missing, target)
-        cached = time.monotonic() - began < 0.5
-        await self._check_size(archives)
-        if archives:
+        plan = await INSTALLERS[self._sandbox.spec.lang](self._cache, self._sandbox, requirements)
+        cached = time.monotonic() - began < CACHED_S
+        await self._check_size(plan.archives)
+        if plan.archives:
             # A stream that is cut in the middle would leave half a library: the sending ends even if the caller goes.
             task = asyncio.create_task(
-                self._sandbox.put_tar(LIBRARIES_PATH, library_cache.stream(archives)), name="send libraries"
+                self._sandbox.put_tar(plan.path, archives.stream(plan.archives)), name="send libraries"
             )
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
             await asyncio.shield(task)
-        self._pins.update(missing)
-        self._requirements.update(requirements)
-        self.present = True
+        self._sandbox.given = replace(plan.given, requirements=plan.given.requirements.union(requirements))
         log.info(
             "libraries were added",
             extra={
                 "session_id": self._sandbox.session_id,
                 "requirements": list(requirements),
-                "packages": len(missing),
+                "packages": plan.packages,
             },
         )
         return cached
-
-    async def _resolve(self, requirements: Sequence[str], target: Target) -> list[str]:
-        try:
-            return await self._cache.resolve(requirements, self._pins, target)
-        except LibraryError as error:
-            if not self._pins or error.detail.startswith("There is no package"):
-                raise
-            versions = ", ".join(sorted(self._pins)[:20])
-            raise LibraryError(f"{error.detail} This session has already: {versions}.") from error
 
     async def _check_size(self, archives: list[Path]) -> None:
         size = await asyncio.to_thread(lambda: sum(path.stat().st_size for path in archives))
@@ -129,9 +186,3 @@ class SessionLibraries:
         if size > room:
             detail = f"The libraries take {size // 2**20} MiB; the sandbox has a disk of {room // 2**20} MiB."
             raise LibraryError(detail)
-
-
-def _target(sandbox: Sandbox) -> Target:
-    python = ".".join(str(sandbox.capabilities["python"]).split(".")[:2])
-    own = sandbox.capabilities.get("python_platform") or f"{platform.machine()}-manylinux_2_28"
-    return Target(python, str(own))

@@ -14,22 +14,23 @@ import logging
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from proxy_service import uv
+from proxy_service.archives import pack, read_fresh, touch, write
 from proxy_service.errors import LibraryError
+from proxy_service.npm_cache import NpmCache
 from proxy_service.uv import Target
 
 log = logging.getLogger(__name__)
 
-RESOLUTION_MAX_AGE_S = 24 * 3600.0
+T = TypeVar("T")
+
 STALE_WORK_S = 3600.0
-CHUNK_BYTES = 1024 * 1024
-END_OF_TAR = bytes(1024)
 COMPILE_TIMEOUT_S = 300.0
 
 
@@ -42,31 +43,32 @@ class LibraryCache:
         self._timeout_s = timeout_s
         self._locks: dict[str, asyncio.Lock] = {}
         self._compiling: set[asyncio.Task[None]] = set()
+        self.npm = NpmCache(self)
 
     async def resolve(self, requirements: Iterable[str], constraints: Iterable[str], target: Target) -> list[str]:
         """Return the pins of a set of requirements; a recent answer is taken again. Raises LibraryError."""
         wanted, fixed = sorted(set(requirements)), sorted(constraints)
         content = json.dumps([wanted, fixed, target.python, target.platform])
-        path = self._directory / "resolutions" / f"{hashlib.sha256(content.encode()).hexdigest()[:40]}.json"
-        async with self._lock(path.name):
-            known = await asyncio.to_thread(_read_resolution, path)
+        path = self.resolution("python", content)
+        async with self.lock(path.name):
+            known = await asyncio.to_thread(read_fresh, path)
             if known is None:
-                work = await asyncio.to_thread(self._work_directory)
+                work = await asyncio.to_thread(self.work_directory)
                 try:
-                    known = await self._bounded(uv.resolve(wanted, fixed, target, work))
+                    known = await self.bounded(uv.resolve(wanted, fixed, target, work))
                 finally:
                     await asyncio.to_thread(shutil.rmtree, work, True)
-                await asyncio.to_thread(_write, path, json.dumps({"pins": known}).encode())
-        return known
+                await asyncio.to_thread(write, path, json.dumps(known).encode())
+        return [str(pin) for pin in known]
 
     async def archives(self, pins: Iterable[str], target: Target) -> list[Path]:
         """Return a tar file (without its end) for each pin; those that are missing are made. Raises LibraryError."""
         wanted = {pin: self._archive(pin, target) for pin in sorted(pins)}
-        async with self._lock(f"{target.python} {target.platform}"):
+        async with self.lock(f"{target.python} {target.platform}"):
             missing = {pin: path for pin, path in wanted.items() if not path.exists()}
             if missing:
                 await self._make(missing, target)
-        await asyncio.to_thread(_touch, wanted.values())
+        await asyncio.to_thread(touch, wanted.values())
         return list(wanted.values())
 
     async def close(self) -> None:
@@ -76,10 +78,10 @@ class LibraryCache:
         await asyncio.gather(*self._compiling, return_exceptions=True)
 
     async def _make(self, missing: dict[str, Path], target: Target) -> None:
-        work = await asyncio.to_thread(self._work_directory)
+        work = await asyncio.to_thread(self.work_directory)
         compiles = False
         try:
-            await self._bounded(uv.install(list(missing), target, work))
+            await self.bounded(uv.install(list(missing), target, work))
             await asyncio.to_thread(_pack_all, work / "site", missing)
             compiles = target.python == f"{sys.version_info.major}.{sys.version_info.minor}"
         finally:
@@ -89,6 +91,7 @@ class LibraryCache:
                 task.add_done_callback(self._compiling.discard)
             else:
                 await asyncio.to_thread(shutil.rmtree, work, True)
+                await asyncio.to_thread(self.evict)
 
     async def _compile(self, work: Path, made: dict[str, Path]) -> None:
         """Add bytecode to archives that are in use already: it saves seconds at every first import of a session."""
@@ -111,22 +114,35 @@ class LibraryCache:
             log.warning("libraries stay without bytecode: %r", error)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, True)
-        await asyncio.to_thread(self._evict)
+        await asyncio.to_thread(self.evict)
 
-    async def _bounded(self, work: object) -> list[str]:
+    # --- what npm's packages are kept by too
+
+    async def bounded(self, work: Awaitable[T]) -> T:
+        """Wait for something that asks a registry. Raises LibraryError when it takes too long."""
         try:
-            return await asyncio.wait_for(work, self._timeout_s)  # type: ignore[arg-type]
+            return await asyncio.wait_for(work, self._timeout_s)
         except TimeoutError:
             raise LibraryError(f"The package registry took longer than {self._timeout_s:g} s.") from None
 
-    def _lock(self, key: str) -> asyncio.Lock:
+    def lock(self, key: str) -> asyncio.Lock:
+        """Return the lock of one thing of the cache."""
         return self._locks.setdefault(key, asyncio.Lock())
+
+    def resolution(self, kind: str, content: str) -> Path:
+        """Return where the answer to a question to a registry is kept."""
+        return self._directory / "resolutions" / f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:40]}.json"
+
+    def archive_path(self, platform: str, name: str) -> Path:
+        """Return where an archive is kept."""
+        return self._directory / "archives" / platform / f"{name}.tar"
 
     def _archive(self, pin: str, target: Target) -> Path:
         name = "".join(char if char.isalnum() or char in "-._+=" else "_" for char in pin.split(" ")[0])
-        return self._directory / "archives" / f"{target.python}-{target.platform}" / f"{name}.tar"
+        return self.archive_path(f"{target.python}-{target.platform}", name)
 
-    def _work_directory(self) -> Path:
+    def work_directory(self) -> Path:
+        """Make a directory to work in; what dead proxies left is removed."""
         for name in ("archives", "resolutions"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
         for left in self._directory.glob("work-*"):
@@ -134,7 +150,7 @@ class LibraryCache:
                 shutil.rmtree(left, ignore_errors=True)
         return Path(tempfile.mkdtemp(prefix="work-", dir=self._directory))
 
-    def _evict(self) -> None:
+    def evict(self) -> None:
         """Remove the archives that were not used for longest, until the rest fits."""
         found = [(path, path.stat()) for path in (self._directory / "archives").rglob("*.tar")]
         found.sort(key=lambda item: item[1].st_mtime)
@@ -146,39 +162,6 @@ class LibraryCache:
             excess -= stat.st_size
 
 
-async def stream(archives: Iterable[Path]) -> AsyncIterator[bytes]:
-    """Yield one tar stream of several archives. Raises LibraryError when one was evicted meanwhile."""
-    for path in archives:
-        try:
-            with path.open("rb") as file:
-                while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                    yield chunk
-        except FileNotFoundError:
-            raise LibraryError("The libraries went out of the cache meanwhile. Try again.") from None
-    yield END_OF_TAR
-
-
-def _read_resolution(path: Path) -> list[str] | None:
-    try:
-        if time.time() - path.stat().st_mtime > RESOLUTION_MAX_AGE_S:
-            return None
-        return [str(pin) for pin in json.loads(path.read_text())["pins"]]
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
-
-
-def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
-
-
-def _touch(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.exists():
-            os.utime(path)
-
-
 def _pack_all(site: Path, pins: dict[str, Path]) -> None:
     """Pack each distribution that is unpacked in `site` into its own archive. Raises LibraryError."""
     infos = {_normal(path.name.split("-")[0]): path for path in site.glob("*.dist-info")}
@@ -186,19 +169,7 @@ def _pack_all(site: Path, pins: dict[str, Path]) -> None:
         info = infos.get(_normal(pin.split("==")[0]))
         if info is None:
             raise LibraryError(f"{pin} was not unpacked.")
-        _pack(site, info, archive)
-
-
-def _pack(site: Path, info: Path, archive: Path) -> None:
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    partial = archive.with_name(f"{archive.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        tar = tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
-        for name in _files(site, info):
-            tar.add(site / name, arcname=name, recursive=False, filter=_anonymous)
-        # Without its end, so that archives can follow one another in one stream.
-        file.truncate(tar.offset)
-    os.replace(partial, archive)
+        pack(site, _files(site, info), archive)
 
 
 def _files(site: Path, info: Path) -> Iterator[str]:
@@ -216,13 +187,6 @@ def _files(site: Path, info: Path) -> Iterator[str]:
         if path.suffix == ".py":
             for compiled in (real.parent / "__pycache__").glob(f"{path.stem}.cpython-*.pyc"):
                 yield str(path.parent / "__pycache__" / compiled.name)
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mode = 0o755 if member.mode & 0o100 else 0o644
-    return member
 
 
 def _normal(name: str) -> str:

@@ -19,6 +19,7 @@ from proxy_service import __version__, metrics
 from proxy_service.errors import BodyTooLarge, InvalidRequest, http_body, http_headers, http_status
 from proxy_service.events import Follower, dump, queued_line
 from proxy_service.executions import Execution
+from proxy_service.libraries import check as check_libraries
 from proxy_service.schemas import (
     ExecuteBody,
     PoolBody,
@@ -101,9 +102,11 @@ async def create_session(request: Request) -> Response:
     running = service(request)
     body = parse(SessionBody, await read_body(request))
     spec = body.spec(running.settings, running.languages)
-    content = spec.digest() + json.dumps(body.env, sort_keys=True)
+    libraries = check_libraries(body.more_libraries, spec.lang)
+    content = spec.digest() + json.dumps([body.env, *sorted(libraries)], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:32]
-    session, made = await running.sessions.create(body.session_id or str(uuid.uuid4()), spec, body.env, digest)
+    session_id = body.session_id or str(uuid.uuid4())
+    session, made = await running.sessions.create(session_id, spec, body.env, digest, libraries=libraries)
     return answer(session.describe(), 201 if made else 200)
 
 

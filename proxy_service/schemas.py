@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from proxy_service.backends.base import Limits, SandboxSpec
 from proxy_service.errors import BodyTooLarge, InvalidRequest, UnsupportedLanguage, UnsupportedSpec
+from proxy_service.libraries import check as check_libraries
 from proxy_service.settings import Settings
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -80,9 +81,10 @@ class SpecBody(Body):
     limits: LimitsBody | None = None
     network: Literal["none", "host"] = "none"
     preload: tuple[Name, ...] = Field((), max_length=50, strict=False)
+    libraries: tuple[Name, ...] = Field((), max_length=100, strict=False)
 
     def spec(self, settings: Settings, languages: list[str]) -> SandboxSpec:
-        """Return what is asked for. Raises UnsupportedLanguage or UnsupportedSpec."""
+        """Return what is asked for. Raises UnsupportedLanguage, UnsupportedSpec or LibraryError."""
         if self.image is None and self.lang not in languages:
             raise UnsupportedLanguage(self.lang, languages)
         if self.network == "host" and not settings.allow_host_network:
@@ -102,11 +104,14 @@ class SpecBody(Body):
             preload=self.preload,
             template=self.template,
             keep_template=self.keep_template,
+            libraries=check_libraries(self.libraries, self.lang),
         )
 
 
 class SessionBody(SpecBody):
     session_id: SessionId | None = None
+    more_libraries: tuple[Name, ...] = Field((), max_length=100, strict=False)
+    """Those that this session is to have beside its template's; pooled sandboxes have the template's already."""
     env: Environment = Field(default_factory=dict)
 
 

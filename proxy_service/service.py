@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from proxy_service.backends import load_backend
-from proxy_service.backends.base import Backend, ExecRequest, Sandbox
+from proxy_service.backends.agent_sandbox import WORKDIR
+from proxy_service.backends.base import NODE_MODULES_PATH, Backend, ExecRequest, Sandbox
 from proxy_service.errors import ShuttingDown, UnsupportedSpec
 from proxy_service.executions import Execution, Prepare
 from proxy_service.library_cache import LibraryCache
@@ -77,14 +78,16 @@ class Service:
 
         if body.context is not None:
             check_contexts(session.sandbox)
-        settings = self.settings
+        settings, env = self.settings, body.env
+        if session.sandbox.spec.lang == "javascript":
+            env = {"NODE_PATH": f"{WORKDIR}/{NODE_MODULES_PATH}", **env}
         request = ExecRequest(
             execution_id=execution_id,
             code=body.code.encode(),
             lang=session.sandbox.spec.lang,
             timeout_s=body.timeout or settings.default_timeout_s,
             output_limit_bytes=body.output_limit_bytes or settings.default_output_limit_bytes,
-            env=body.env,
+            env=env,
             stdin=None if body.stdin is None else body.stdin.encode(),
             python_path=libraries.python_path,
             context=body.context,

@@ -6,14 +6,22 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from proxy_service import metrics
 from proxy_service.backends.base import Backend, Sandbox, SandboxSpec
-from proxy_service.errors import Conflict, ProxyError, ShuttingDown, StillFinding, Unavailable, UnknownSession
+from proxy_service.errors import (
+    Conflict,
+    LibraryError,
+    ProxyError,
+    ShuttingDown,
+    StillFinding,
+    Unavailable,
+    UnknownSession,
+)
 from proxy_service.executions import Execution, Executions
 from proxy_service.files import Files
 from proxy_service.kept import KeptExecutions
@@ -129,11 +137,18 @@ class Sessions:
     # --- creating
 
     async def create(
-        self, session_id: str, spec: SandboxSpec, env: Mapping[str, str], digest: str
+        self,
+        session_id: str,
+        spec: SandboxSpec,
+        env: Mapping[str, str],
+        digest: str,
+        *,
+        libraries: Sequence[str] = (),
     ) -> tuple[ProxySession, bool]:
         """Return the session and whether it was made now; a caller that leaves does not stop it.
 
-        The same id with the same request gives the same sandbox; with another request it raises Conflict.
+        It has its `libraries` beside its template's when it is there. The same id with the same request gives the
+        same sandbox; with another request it raises Conflict.
         """
         known = self._sessions.get(session_id)
         if known is not None:
@@ -143,7 +158,7 @@ class Sessions:
             raise ShuttingDown
         made = session_id not in self._creating
         if made:
-            task = asyncio.create_task(self._make_session(session_id, spec, env, digest))
+            task = asyncio.create_task(self._make_session(session_id, spec, env, digest, libraries))
             self._creating[session_id] = digest, task
             task.add_done_callback(lambda done: self._made(session_id, done))
         wanted, task = self._creating[session_id]
@@ -160,13 +175,17 @@ class Sessions:
             log.info("session %s was not made: %r", session_id, error)
 
     async def _make_session(
-        self, session_id: str, spec: SandboxSpec, env: Mapping[str, str], digest: str
+        self, session_id: str, spec: SandboxSpec, env: Mapping[str, str], digest: str, libraries: Sequence[str]
     ) -> ProxySession:
         sandbox = self.pool.take(spec)
         if sandbox is not None:
             try:
                 await sandbox.assign(session_id, digest, env)
+                await self._provide(sandbox, libraries)
                 return self._add(session_id, sandbox, "pool")
+            except LibraryError:
+                self._teardown.begin(sandbox)
+                raise
             except ProxyError as error:
                 log.warning("pooled sandbox %s: %s", sandbox.name, error.detail)
                 self._teardown.begin(sandbox)
@@ -178,6 +197,7 @@ class Sessions:
         sandbox = await self._make(spec)
         try:
             await sandbox.assign(session_id, digest, env)
+            await self._provide(sandbox, libraries)
             return self._add(session_id, sandbox, "cold")
         except BaseException:
             self._teardown.begin(sandbox)
@@ -203,7 +223,17 @@ class Sessions:
         finally:
             self._starting -= 1
         metrics.count_start(time.monotonic() - began)
+        try:
+            await self._provide(sandbox, spec.libraries)
+        except BaseException:
+            self._teardown.begin(sandbox)
+            raise
         return sandbox
+
+    async def _provide(self, sandbox: Sandbox, libraries: Sequence[str]) -> None:
+        if libraries:
+            given = SessionLibraries(sandbox, self._cache)
+            await given.provide(given.check(libraries))
 
     def _add(self, session_id: str, sandbox: Sandbox, source: str) -> ProxySession:
         keep = partial(self.kept.put, session_id)

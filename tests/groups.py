@@ -91,6 +91,11 @@ def why_no_registry() -> str | None:
     return None if works else f"no Python package registry: {text.splitlines()[-1] if text else ''}"
 
 
+def why_no_npm() -> str | None:
+    works, text = output("npm", "view", "is-number@7.0.0", "version")
+    return None if works else f"no npm with a registry: {text.splitlines()[-1] if text else ''}"
+
+
 CHECKS: dict[str, Callable[[], str | None]] = {
     "bubblewrap": why_no_bubblewrap,
     "docker": why_no_docker,
@@ -98,6 +103,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "postgres": why_no_postgres,
     "browser": why_no_browser,
     "registry": why_no_registry,
+    "npm": why_no_npm,
 }
 
 

@@ -21,7 +21,9 @@ EventType = Literal["started", "stdout", "stderr", "truncated", "result", "error
 ExitReason = Literal["exited", "timed_out", "cancelled", "out_of_memory", "killed"]
 
 LIBRARIES_PATH = ".sandboxweb/lib"
-"""Where libraries are unpacked, relative to the workspace."""
+"""Where Python's libraries are unpacked, relative to the workspace."""
+NODE_MODULES_PATH = ".sandboxweb/node_modules"
+"""Where npm packages are unpacked; a sandbox's `/node_modules` leads there, because Node looks in no other place."""
 
 
 class FileRefused(Exception):
@@ -58,21 +60,34 @@ class SandboxSpec:
     preload: tuple[str, ...] = ()
     template: str | None = None
     keep_template: bool = False
+    libraries: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON values, as a container's label holds it."""
-        return {**asdict(self), "preload": list(self.preload)}
+        return {**asdict(self), "preload": list(self.preload), "libraries": list(self.libraries)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SandboxSpec:
         """Read back what `to_dict` gave. Raises KeyError, TypeError or ValueError on anything else."""
-        fields = {**data, "limits": Limits(**data["limits"]), "preload": tuple(data.get("preload", ()))}
-        return cls(**fields)
+        lists = {name: tuple(data.get(name, ())) for name in ("preload", "libraries")}
+        return cls(**{**data, **lists, "limits": Limits(**data["limits"])})
 
     def digest(self) -> str:
         """Return a short name of the spec's content."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The libraries that a sandbox has been given: what was asked for, and what that meant.
+
+    `pins` are Python's, as "name==version"; `lock` says of each directory of npm's what is in it.
+    """
+
+    requirements: frozenset[str] = frozenset()
+    pins: frozenset[str] = frozenset()
+    lock: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +155,7 @@ class Sandbox(ABC):
         self.capabilities: dict[str, Any] = {}
         self.session_id: str | None = None
         self.assigned_digest: str | None = None
+        self.given = Given()
         self.broken = asyncio.Event()
         self.unpacking = asyncio.Lock()
         """Held while an archive goes in: a sandbox takes one at a time."""

@@ -20,7 +20,7 @@ from llm_sandbox.security.seccomp import SeccompPolicy, compile_seccomp, seccomp
 
 from proxy_service.agent import compile_agent
 from proxy_service.backends.agent_sandbox import WORKDIR
-from proxy_service.backends.base import SandboxSpec
+from proxy_service.backends.base import NODE_MODULES_PATH, SandboxSpec
 from proxy_service.backends.cgroups import Cgroup
 from proxy_service.errors import BackendUnavailable
 
@@ -150,6 +150,7 @@ class Launcher:
             *("--bind", f"{directory}/workspace", WORKDIR, "--bind", f"{directory}/tmp", "/tmp"),  # noqa: S108
             *_memory_events(cgroup),
             *("--dir", "/run", "--symlink", "/tmp", "/var/tmp"),  # noqa: S108
+            *("--symlink", f"{WORKDIR}/{NODE_MODULES_PATH}", "/node_modules"),
             *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", WORKDIR),
             *("--", self.python.executable, AGENT_PATH),
         ]

@@ -47,7 +47,7 @@ from proxy_service.errors import (
 if TYPE_CHECKING:
     from proxy_service.settings import Settings
 
-VERSIONS = {"python": "3.11.2", "javascript": "18.19.0"}
+VERSIONS = {"python": "3.11.2", "javascript": "18.19.0", "bash": "5.2.15"}
 JOURNAL_LENGTH = 32
 MAX_CONTEXTS = 8
 

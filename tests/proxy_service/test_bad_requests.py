@@ -150,11 +150,14 @@ async def test_what_is_no_library_s_name_never_reaches_the_installer(
 
 
 async def test_libraries_of_a_language_that_takes_none_are_refused(proxy: Proxy) -> None:
-    session_id = await proxy.session(lang="javascript")
+    session_id = await proxy.session(lang="bash")
     body = {"code": "print 1", "libraries": ["lodash"]}
     code, answer = await refused(proxy, "POST", f"/sessions/{session_id}/execute", body)
     assert (code, answer["field"]) == (422, "libraries")
-    assert "javascript" in answer["detail"]
+    assert "bash" in answer["detail"]
+    for key in ("libraries", "more_libraries"):
+        code, answer = await refused(proxy, "POST", "/sessions", {"lang": "bash", key: ["lodash"]})
+        assert (code, answer["field"]) == (422, "libraries")
 
 
 @cases(POOLS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import tarfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,60 @@ async def test_libraries_on_their_way_arrive_whole_though_who_wanted_them_was_ca
     arrive.set()
     assert (await second)[1]["stdout"] == f"{LIBRARIES_PATH}\n"
     assert streams == [0, 1]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """A registry that has six alone; every question to it is noted."""
+    asked: list[list[str]] = []
+    archive = tmp_path / "six.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.addfile(tarfile.TarInfo("six.py"))
+
+    async def pins(_: object, requirements: Sequence[str], *__: object) -> list[str]:
+        asked.append(sorted(requirements))
+        if set(requirements) != {"six"}:
+            raise LibraryError("There is no package named nosuch.")
+        return ["six==1.17.0"]
+
+    async def archives(_: object, pins: Sequence[str], __: object) -> list[Path]:
+        return [archive] if pins else []
+
+    monkeypatch.setattr(LibraryCache, "resolve", pins)
+    monkeypatch.setattr(LibraryCache, "archives", archives)
+    return asked
+
+
+async def test_a_session_that_asks_for_libraries_has_them_from_its_first_execution(
+    proxy: Proxy, shelf: list[list[str]]
+) -> None:
+    session_id = await proxy.session(more_libraries=["six"])
+    assert f"{LIBRARIES_PATH}/six.py" in proxy.sandbox(session_id).files
+    assert (await proxy.execute(session_id, "path"))["stdout"] == f"{LIBRARIES_PATH}\n"
+    assert (await proxy.execute(session_id, "path", libraries=["six"]))["status"] == "succeeded"
+    assert shelf == [["six"]]
+
+
+@pytest.mark.parametrize("key", ["libraries", "more_libraries"])
+async def test_a_session_whose_libraries_cannot_be_had_is_refused_and_leaves_nothing(
+    proxy: Proxy, shelf: list[list[str]], key: str
+) -> None:
+    response = await proxy.http.post("/sessions", json={"lang": "python", key: ["nosuch"]})
+    assert (response.status_code, response.json()["field"]) == (422, "libraries")
+    assert "nosuch" in response.json()["detail"]
+    await eventually(lambda: not proxy.backend.sandboxes, what="the end of the sandbox")
+
+
+async def test_pooled_sandboxes_have_their_template_s_libraries_before_anyone_asks(
+    proxy: Proxy, shelf: list[list[str]]
+) -> None:
+    spec = {"template": "six", "lang": "python", "libraries": ["six"]}
+    await proxy.http.put("/pool", json={"templates": [{**spec, "warm_pool_size": 1}]})
+    ready = await eventually(lambda: [found for found in proxy.backend.sandboxes.values() if found.files])
+    created = await proxy.create(**spec)
+    assert created["pooled"] is True
+    assert proxy.sandbox(created["session_id"]) is ready[0]
+    assert (await proxy.execute(created["session_id"], "path"))["stdout"] == f"{LIBRARIES_PATH}\n"
 
 
 @pytest.mark.parametrize(

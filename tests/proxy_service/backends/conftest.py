@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from proxy_service.app import create_app
 from proxy_service.backends.base import Backend, ExecRequest, Limits, Sandbox, SandboxEvent, SandboxSpec
 from proxy_service.backends.bubblewrap import BubblewrapBackend
 from proxy_service.backends.docker import DockerBackend
@@ -26,6 +28,8 @@ SPEC = SandboxSpec(lang="python", limits=LIMITS)
 BUBBLEWRAP = pytest.param("bubblewrap", marks=pytest.mark.bubblewrap)
 DOCKER = pytest.param("docker", marks=pytest.mark.docker)
 PODMAN = pytest.param("podman", marks=pytest.mark.podman)
+
+Show = Callable[[str], None]
 
 _numbers = itertools.count(1)
 
@@ -124,3 +128,54 @@ async def sandbox(backend: Backend) -> AsyncIterator[Sandbox]:
 def with_limits(**changes: Any) -> SandboxSpec:
     """Return the usual spec with other limits."""
     return replace(SPEC, limits=replace(LIMITS, **changes))
+
+
+class Server:
+    """A proxy on one backend, in this process."""
+
+    def __init__(self, backend: str, http: httpx.AsyncClient) -> None:
+        self.backend = backend
+        self.http = http
+
+    async def session(self, **body: Any) -> str:
+        """Make a session and return its id."""
+        made = await self.http.post("/sessions", json=body)
+        assert made.status_code == 201, made.text
+        return str(made.json()["session_id"])
+
+    async def run(self, session_id: str, code: str, **body: Any) -> dict[str, Any]:
+        """Run code and return its result."""
+        answer = await self.http.post(f"/sessions/{session_id}/execute", json={"code": code, "timeout": 60, **body})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def languages(self) -> dict[str, str | None]:
+        """Return the version of each language that can run."""
+        found = (await self.http.get("/languages")).json()["languages"]
+        return {item["lang"]: item["version"] for item in found}
+
+
+@pytest_asyncio.fixture
+async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
+    """A proxy on a real backend; parametrize it indirectly with the names above."""
+    settings = make_settings(tmp_path)
+    app = create_app(settings, make_backend(request.param, settings))
+    transport = httpx.ASGITransport(app=app)
+    headers = {"Authorization": f"Bearer {settings.token}"}
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://proxy", headers=headers, timeout=300) as http,
+    ):
+        yield Server(request.param, http)
+
+
+@pytest.fixture
+def show(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Show:
+    """Write a line where the person who runs the tests sees it."""
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+
+    def write(line: str) -> None:
+        with capsys.disabled():
+            reporter.write_line(line)
+
+    return write

@@ -6,62 +6,19 @@ import asyncio
 import platform
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
 import pytest
 
-from proxy_service.app import create_app
 from proxy_service.backends.bwrap import SYSTEM_PATH
 from proxy_service.backends.languages import LANGUAGES, VERSION_COMMANDS
-from tests.proxy_service.backends.conftest import BUBBLEWRAP, DOCKER, MIB, make_backend, make_settings
+from tests.proxy_service.backends.conftest import BUBBLEWRAP, DOCKER, MIB, Server, Show
 from tests.proxy_service.backends.programs import OUTPUT_BYTES, PROGRAMS, Programs
 
 LIMITS = {"memory_bytes": 1024 * MIB, "cpus": 2.0, "pids": 256, "disk_bytes": 512 * MIB}
 AT_ONCE = 2
 Run = Callable[..., Awaitable[dict[str, Any]]]
-Show = Callable[[str], None]
-
-
-class Server:
-    """A proxy on one backend, in this process."""
-
-    def __init__(self, backend: str, http: httpx.AsyncClient) -> None:
-        self.backend = backend
-        self.http = http
-
-    async def languages(self) -> dict[str, str | None]:
-        """Return the version of each language that can run."""
-        found = (await self.http.get("/languages")).json()["languages"]
-        return {item["lang"]: item["version"] for item in found}
-
-
-@pytest.fixture(params=[BUBBLEWRAP, DOCKER])
-async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
-    """A proxy on a real backend."""
-    settings = make_settings(tmp_path)
-    app = create_app(settings, make_backend(request.param, settings))
-    transport = httpx.ASGITransport(app=app)
-    headers = {"Authorization": f"Bearer {settings.token}"}
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://proxy", headers=headers, timeout=120) as http,
-    ):
-        yield Server(request.param, http)
-
-
-@pytest.fixture
-def show(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Show:
-    """Write a line where the person who runs the tests sees it."""
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-
-    def write(line: str) -> None:
-        with capsys.disabled():
-            reporter.write_line(line)
-
-    return write
 
 
 async def says_hello(run: Run, programs: Programs) -> None:
@@ -123,14 +80,10 @@ CELLS = {
 
 async def row(server: Server, lang: str) -> dict[str, str]:
     """Fill a language's cells: how long each took, or what was wrong."""
-    made = await server.http.post("/sessions", json={"lang": lang, "limits": LIMITS})
-    assert made.status_code == 201, made.text
-    session_id = made.json()["session_id"]
+    session_id = await server.session(lang=lang, limits=LIMITS)
 
     async def run(code: str, **body: Any) -> dict[str, Any]:
-        answer = await server.http.post(f"/sessions/{session_id}/execute", json={"code": code, "timeout": 60, **body})
-        assert answer.status_code == 200, answer.text
-        return dict(answer.json())
+        return await server.run(session_id, code, **body)
 
     cells = {}
     for name, check in CELLS.items():
@@ -144,6 +97,7 @@ async def row(server: Server, lang: str) -> dict[str, str]:
     return cells
 
 
+@pytest.mark.parametrize("server", [BUBBLEWRAP, DOCKER], indirect=True)
 async def test_every_language_does_what_its_programs_say(server: Server, show: Show) -> None:
     versions = await server.languages()
     assert set(versions) <= set(PROGRAMS)

@@ -1,0 +1,73 @@
+"""Libraries in sandboxes that have no network: the loopback interface is all that there is."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.proxy_service.backends.conftest import BUBBLEWRAP, DOCKER, MIB, Server, Show
+
+LIMITS = {"memory_bytes": 1024 * MIB, "cpus": 2.0, "pids": 128, "disk_bytes": 1024 * MIB}
+PYTHON = ["matplotlib", "numpy", "pandas", "requests", "scikit-learn"]
+USE_PYTHON = """
+import socket
+import matplotlib, numpy, pandas, requests, sklearn.linear_model
+print([name for _, name in socket.if_nameindex()])
+table = pandas.DataFrame({"x": numpy.arange(4.0), "y": numpy.arange(4.0) * 2})
+print(float(sklearn.linear_model.LinearRegression().fit(table[["x"]], table["y"]).coef_[0].round(6)))
+"""
+USE_JAVASCRIPT = """
+console.log(Object.keys(require('os').networkInterfaces()))
+console.log(require('lodash').chunk([1, 2, 3, 4], 2).length)
+import('lodash').then(found => console.log(found.default.last([1, 2, 3])))
+"""
+
+
+async def both_times(server: Server, show: Show, lang: str, libraries: list[str], code: str) -> tuple[str, str]:
+    """Install libraries in two fresh sessions; show how long it took, and return what the code printed."""
+    printed, took = [], []
+    for _ in range(2):
+        session_id = await server.session(lang=lang, limits=LIMITS)
+        began = time.monotonic()
+        answer = await server.run(session_id, "1" if lang == "python" else "", libraries=libraries)
+        took.append(time.monotonic() - began)
+        assert answer["status"] == "succeeded", answer
+        answer = await server.run(session_id, code)
+        assert answer["status"] == "succeeded", answer["stderr"]
+        printed.append(answer["stdout"])
+        await server.http.delete(f"/sessions/{session_id}")
+    names = ", ".join(libraries)
+    show(f"\n{server.backend} {lang}: {names}: first {took[0]:.2f} s, again {took[1]:.2f} s")
+    return printed[0], printed[1]
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize("server", [BUBBLEWRAP, DOCKER], indirect=True)
+async def test_python_s_libraries_come_into_a_sandbox_whose_only_interface_is_lo(server: Server, show: Show) -> None:
+    printed = await both_times(server, show, "python", PYTHON, USE_PYTHON)
+    assert printed == ("['lo']\n2.0\n", "['lo']\n2.0\n")
+
+
+@pytest.mark.npm
+@pytest.mark.parametrize("server", [BUBBLEWRAP, DOCKER], indirect=True)
+async def test_npm_s_packages_come_into_a_sandbox_whose_only_interface_is_lo(server: Server, show: Show) -> None:
+    if "javascript" not in await server.languages():
+        return
+    printed = await both_times(server, show, "javascript", ["lodash"], USE_JAVASCRIPT)
+    assert printed == ("[ 'lo' ]\n2\n3\n", "[ 'lo' ]\n2\n3\n")
+
+
+@pytest.mark.npm
+@pytest.mark.parametrize("server", [DOCKER], indirect=True)
+async def test_npm_s_packages_keep_their_versions_and_bring_what_they_need(server: Server) -> None:
+    session_id = await server.session(lang="javascript", limits=LIMITS, more_libraries=["express@4"])
+    code = "console.log(require('express/package').version.split('.')[0], typeof require('express')().get)"
+    assert (await server.run(session_id, code))["stdout"] == "4 function\n"
+    body: dict[str, Any] = {"code": code, "libraries": ["express@5"]}
+    answer = await server.http.post(f"/sessions/{session_id}/execute", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, "libraries")
+    assert "express@4" in answer.json()["detail"]
+    code += "\nconsole.log(require('is-number')(7))"
+    assert (await server.run(session_id, code, libraries=["is-number"]))["stdout"] == "4 function\ntrue\n"
