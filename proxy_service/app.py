@@ -18,6 +18,7 @@ from proxy_service.errors import NotFound, ProxyError, Unauthorized, http_body, 
 from proxy_service.routes import ROUTES
 from proxy_service.routes_contexts import ROUTES as CONTEXT_ROUTES
 from proxy_service.routes_files import FILE_ROUTES
+from proxy_service.routes_streams import STREAM_ROUTES
 from proxy_service.service import Service
 from proxy_service.settings import Settings
 
@@ -77,7 +78,7 @@ def create_app(settings: Settings, backend: Backend | None = None) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         openapi_url=None,
-        routes=[*ROUTES, *FILE_ROUTES, *CONTEXT_ROUTES],
+        routes=[*ROUTES, *FILE_ROUTES, *CONTEXT_ROUTES, *STREAM_ROUTES],
     )
     app.add_exception_handler(ProxyError, _on_proxy_error)
     app.add_exception_handler(HTTPException, _on_http_error)

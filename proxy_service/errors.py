@@ -9,7 +9,8 @@ ProxyError
 │   ├── FileMissing                nothing in the workspace bears that path
 │   └── UnknownContext             the session has no context of that id
 ├── Conflict                  409  the same id with another body
-│   └── FileConflict               a directory where a file is wanted, something in the way, no permission, …
+│   ├── FileConflict               a directory where a file is wanted, something in the way, no permission, …
+│   └── StdinClosed                what should read it has ended, or was not asked to
 ├── BodyTooLarge              413
 │   └── NoSpace                    the sandbox's disk has no room for it
 ├── Unprocessable             422  well-formed, but this server cannot do it
@@ -94,6 +95,10 @@ class FileConflict(Conflict):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail, field="path")
         self.code = code  # type: ignore[misc]  # one class stands for all obstacles
+
+
+class StdinClosed(Conflict):
+    code = "stdin_closed"
 
 
 class BodyTooLarge(ProxyError):

@@ -11,8 +11,9 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from proxy_service import metrics
@@ -22,11 +23,13 @@ from proxy_service.errors import (
     ProxyError,
     SandboxBroken,
     ShuttingDown,
+    StdinClosed,
     TooManyWaiting,
     UnknownExecution,
 )
 from proxy_service.events import Transcript
 from proxy_service.files import changed_files
+from proxy_service.watching import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ END_MARGIN_S = 30.0
 """How long after its time-out an execution may take to end before its sandbox counts as broken."""
 CANCEL_TIMEOUT_S = 10.0
 JOURNAL_TIMEOUT_S = 10.0
+BEGIN_PATIENCE_S = 5.0
 MAX_FINISHED_IDS = 4096
 MAX_UNSTARTED = 64
 
@@ -53,7 +57,10 @@ class Execution:
         self.error: ProxyError | None = None
         """Why it has no result here: the request is answered with this."""
         self.begun = False
+        self.is_revived = False
+        """Whether it is read from the journal of a sandbox in which it has ended."""
         self.cancel_requested = asyncio.Event()
+        self.input_lock = asyncio.Lock()
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -131,6 +138,7 @@ class Executions:
         self._unstarted: OrderedDict[str, Execution] = OrderedDict()
         self._pump: asyncio.Task[None] | None = None
         self._revivals: set[asyncio.Task[None]] = set()
+        self._watchers: set[Watcher] = set()
         self.running: Execution | None = None
         self.last_activity_at = time.time()
         self._ended_as = "lost"
@@ -183,12 +191,54 @@ class Executions:
                 await self._cancel_in_sandbox(execution_id)
         return True
 
+    async def send_stdin(self, execution_id: str, data: bytes, *, eof: bool) -> int:
+        """Pass bytes on to code that runs; return how many wait there to be read.
+
+        Raises UnknownExecution, StdinClosed, TooManyWaiting (the code does not read), SandboxBroken.
+        """
+        execution = self._held.get(execution_id)
+        if execution is None:
+            if execution_id in self._finished or execution_id in self._unstarted:
+                raise StdinClosed("The execution has ended.")
+            raise UnknownExecution(execution_id)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BEGIN_PATIENCE_S):
+                while not (execution.begun or execution.done or execution in self._waiting):
+                    await execution.transcript.changed()
+        if execution.done:
+            raise StdinClosed("The execution has ended.")
+        if not execution.begun:
+            raise StdinClosed("The execution has not begun: it waits for earlier ones, or for its libraries.")
+        async with execution.input_lock:
+            return await self._sandbox.send_stdin(execution_id, data, eof=eof)
+
     async def _cancel_in_sandbox(self, execution_id: str) -> None:
         try:
             await asyncio.wait_for(self._sandbox.cancel(execution_id), CANCEL_TIMEOUT_S)
         except TimeoutError:
             self._sandbox.mark_broken("it did not answer a cancellation")
             raise SandboxBroken("The sandbox did not answer the cancellation.") from None
+
+    @contextmanager
+    def watched(self, since: tuple[str, int] | None = None) -> Iterator[Watcher]:
+        """Watch the session: from the beginning of what runs now, or on after event `since` of an execution."""
+        found: list[tuple[Execution, int]] = []
+        running = [] if self.running is None else [(self.running, 0)]
+        if since is not None:
+            known = [*self._finished, *(execution.id for execution, _ in running)]
+            if since[0] in known:
+                later = known[known.index(since[0]) + 1 :]
+                found = [(self.find(since[0]), since[1]), *((self.find(key), 0) for key in later)]
+        watcher = Watcher(found or running, has_gap=since is not None and not found)
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def _tell_watchers(self, execution: Execution) -> None:
+        for watcher in self._watchers:
+            watcher.add(execution)
 
     # --- driving
 
@@ -203,6 +253,7 @@ class Executions:
         try:
             while self._waiting:
                 self.running = execution = self._waiting.popleft()
+                self._tell_watchers(execution)
                 try:
                     await self._drive(execution)
                 except Exception:
@@ -286,6 +337,7 @@ class Executions:
         while len(self._unstarted) > MAX_UNSTARTED:
             self._unstarted.popitem(last=False)
         execution.finish_as(reason, error.detail if error is not None else "", error)
+        self._tell_watchers(execution)
         metrics.count_execution(str((execution.transcript.end or {}).get("status")), None)
 
     def _revive(self, execution_id: str) -> Execution:
@@ -294,6 +346,7 @@ class Executions:
         Kept apart from what is held: whoever submits an id that was asked for too early does not join a 404.
         """
         execution = self._revived[execution_id] = Execution(None, execution_id, lang=self._sandbox.spec.lang)
+        execution.is_revived = True
 
         async def read() -> None:
             try:
@@ -328,6 +381,9 @@ class Executions:
         for execution in (*ended, *self._unstarted.values()):
             execution.finish_as(reason)
             self._keep(execution)
+        for execution in self._waiting:
+            self._tell_watchers(execution)
+        self._close_watchers()
         self._waiting.clear()
         return ended
 
@@ -338,12 +394,17 @@ class Executions:
                 execution.finish(ShuttingDown())
             else:
                 execution.finish_as("lost")
+        self._close_watchers()
         self._waiting.clear()
 
     def refuse_waiting(self) -> None:
         """Tell those whose code has not begun that the proxy stops."""
         while self._waiting:
             self._waiting.popleft().finish(ShuttingDown())
+
+    def _close_watchers(self) -> None:
+        for watcher in self._watchers:
+            watcher.close()
 
     async def stop(self) -> None:
         """End the tasks that drive."""
@@ -354,14 +415,4 @@ class Executions:
 
 
 def _with_path(request: ExecRequest, python_path: tuple[str, ...]) -> ExecRequest:
-    return ExecRequest(
-        execution_id=request.execution_id,
-        code=request.code,
-        lang=request.lang,
-        timeout_s=request.timeout_s,
-        output_limit_bytes=request.output_limit_bytes,
-        env=request.env,
-        stdin=request.stdin,
-        python_path=python_path,
-        context=request.context,
-    )
+    return replace(request, python_path=python_path)

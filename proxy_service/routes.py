@@ -33,6 +33,7 @@ from proxy_service.sessions import ProxySession
 
 KEEP_ALIVE_S = 5.0
 CANCEL_PATIENCE_S = 5.0
+REVIVE_PATIENCE_S = 5.0
 NDJSON = "application/x-ndjson"
 
 
@@ -118,7 +119,7 @@ async def list_sessions(request: Request) -> Response:
 
 async def get_session(request: Request) -> Response:
     """GET /sessions/{id}."""
-    return answer(_session(request).describe())
+    return answer(session_of(request).describe())
 
 
 async def delete_session(request: Request) -> Response:
@@ -130,7 +131,7 @@ async def delete_session(request: Request) -> Response:
 
 async def session_stats(request: Request) -> Response:
     """GET /sessions/{id}/stats."""
-    return answer(await _session(request).sandbox.stats())
+    return answer(await session_of(request).sandbox.stats())
 
 
 # --- Executions ------------------------------------------------------------------------------------------------------
@@ -167,6 +168,11 @@ async def execution_events(request: Request) -> Response:
     if execution.error is not None and not execution.transcript.last_seq:
         raise execution.error
     if request.query_params.get("follow", "true").lower() in ("false", "0", "no"):
+        if execution.is_revived:
+            # It has ended: half of its journal would look as if it still ran.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REVIVE_PATIENCE_S):
+                    await execution.wait()
         return Response(b"".join(Follower(execution.transcript, int(after)).lines()), media_type=NDJSON)
     return StreamingResponse(
         _lines(execution, int(after), partial(sessions.was_read, session_id, execution.id)), media_type=NDJSON
@@ -213,7 +219,8 @@ async def _lines(execution: Execution, after: int, was_read: Callable[[], None] 
 # --- What all have in common -----------------------------------------------------------------------------------------
 
 
-def _session(request: Request) -> ProxySession:
+def session_of(request: Request) -> ProxySession:
+    """Return the session of the path. Raises UnknownSession, InvalidRequest."""
     return service(request).sessions.get(parse_session_id(request.path_params["session_id"]))
 
 

@@ -121,6 +121,7 @@ class ExecuteBody(Body):
     execution_id: ExecutionId | None = None
     timeout: float | None = Field(None, gt=0, allow_inf_nan=False)
     stdin: Text | None = None
+    stdin_stream: bool = False
     env: Environment = Field(default_factory=dict)
     output_limit_bytes: int | None = Field(None, ge=1024)
     context: ContextId | None = None

@@ -89,6 +89,7 @@ class Service:
             output_limit_bytes=body.output_limit_bytes or settings.default_output_limit_bytes,
             env=env,
             stdin=None if body.stdin is None else body.stdin.encode(),
+            stdin_open=body.stdin_stream,
             python_path=libraries.python_path,
             context=body.context,
         )

@@ -8,6 +8,7 @@ SandboxwebError
 │   ├── SessionNotActive        not ready yet
 │   ├── SessionGone             ended; carries the reason
 │   ├── QueueFull               too many executions wait in this session
+│   ├── StdinClosed             what should read standard input has ended, or was not asked to
 │   ├── IdempotencyMismatch     the key was used with another request
 │   └── IdempotencyInProgress   the first request with this key is still being answered
 ├── SandboxFailed               the sandbox could not be made, or broke
@@ -79,6 +80,12 @@ class QueueFull(Conflict):
 
     code = "queue_full"
     retry_after_s = 1
+
+
+class StdinClosed(Conflict):
+    """The execution does not read standard input, or not any more."""
+
+    code = "stdin_closed"
 
 
 class IdempotencyMismatch(Conflict):

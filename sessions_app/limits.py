@@ -25,7 +25,9 @@ MAX_IDEMPOTENCY_KEY_CHARS = 255
 MAX_LIVE_EXECUTIONS = 17
 
 # What is kept of each output stream of an execution; the agent cuts the middle out of what is longer.
-OUTPUT_LIMIT_BYTES = 1 * MIB
+OUTPUT_LIMIT_BYTES = 2 * MIB
+# The same for one that is followed as it runs: nobody holds all of it at once.
+LIVE_OUTPUT_LIMIT_BYTES = 8 * MIB
 
 IDEMPOTENCY_TTL_S = 24 * 3600
 

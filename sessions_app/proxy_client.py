@@ -27,6 +27,7 @@ from sessions_app.exceptions import (
     SandboxFailed,
     SandboxMissing,
     SandboxwebError,
+    StdinClosed,
     TooLarge,
     Unsupported,
 )
@@ -137,8 +138,9 @@ class ProxyClient:
         """Return the events so far, `exit` the last when it ended; `follow` waits for that, `patience_s` at most."""
         found: list[Json] = []
         deadline = monotonic() + patience_s
+        silence_s = patience_s if follow else READ_TIMEOUT_S
         try:
-            for event in self.events(session_id, execution_id, follow=follow, patience_s=patience_s):
+            for event in self.events(session_id, execution_id, follow=follow, patience_s=silence_s):
                 found.append(event)
                 if event["type"] == "exit" or (follow and monotonic() > deadline):
                     break
@@ -150,6 +152,22 @@ class ProxyClient:
     def cancel(self, session_id: object, execution_id: object) -> None:
         """Kill an execution and all that it started."""
         self._json("DELETE", f"/sessions/{session_id}/executions/{execution_id}")
+
+    def send_stdin(self, session_id: object, execution_id: object, data: bytes, *, eof: bool) -> int:
+        """Pass standard input on to code that runs; return how many bytes it has not read yet.
+
+        Sent once: after ProxyUnavailable nobody can tell whether the bytes arrived.
+        """
+        path = f"/sessions/{session_id}/executions/{execution_id}/stdin"
+        try:
+            response = self._http.post(path, content=data, params={"eof": "true" if eof else "false"})
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise ProxyUnreachable(AWAY) from error
+        except httpx.TransportError as error:
+            raise ProxyUnavailable("The sandbox service broke off: the input may have arrived or not.") from error
+        if not response.is_success:
+            raise failure_of(response)
+        return int(_decoded(_answer(response)).get("unread_bytes", 0))
 
     # --- HTTP -----------------------------------------------------------------------------------------------------
 
@@ -277,6 +295,8 @@ def _failure(answer: Answer, path: str) -> SandboxwebError:
             return SandboxFailed(detail)
         case 503:
             return ProxyUnavailable(detail, retry_after_s=_retry_after(answer))
+        case 409 if code == "stdin_closed":
+            return StdinClosed(detail)
         case 400 | 409:
             return InvalidInput(field or "request", detail)
         case _:

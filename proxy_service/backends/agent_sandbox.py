@@ -16,7 +16,16 @@ from proxy_service.backends import agent_contexts
 from proxy_service.backends.agent_contexts import AgentContexts
 from proxy_service.backends.base import ExecRequest, FileRefused, SandboxEvent, SandboxSpec
 from proxy_service.backends.languages import commands, source_file
-from proxy_service.errors import Conflict, SandboxBroken, SandboxError, UnknownExecution, UnsupportedSpec
+from proxy_service.errors import (
+    BodyTooLarge,
+    Conflict,
+    SandboxBroken,
+    SandboxError,
+    StdinClosed,
+    TooManyWaiting,
+    UnknownExecution,
+    UnsupportedSpec,
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +89,7 @@ class AgentSandbox(AgentContexts):
         self._deadlines: dict[str, float] = {}
         self._sources: dict[str, str] = {}
         self._file_places = asyncio.Semaphore(MAX_FILE_OPERATIONS)
+        self._inputs: dict[str, asyncio.Event] = {}
         self._read_hello(link.hello)
         self._watcher = asyncio.create_task(self._watch())
 
@@ -184,7 +194,8 @@ class AgentSandbox(AgentContexts):
             raise _refusal(error, request.execution_id) from error
         self._started(request.execution_id)
         if request.stdin is not None and not stream.joined:
-            self._spawn(self._send_stdin(request.execution_id, request.stdin))
+            self._inputs[request.execution_id] = asyncio.Event()
+            self._spawn(self._send_first(request.execution_id, request.stdin, eof=not request.stdin_open))
         async for event in self._follow(request.execution_id, stream, 0):
             yield event
 
@@ -265,12 +276,28 @@ class AgentSandbox(AgentContexts):
     def _give_up(self) -> None:
         self._link.fail(AgentBroken("the agent does not end an execution whose time is over"))
 
-    async def _send_stdin(self, execution_id: str, data: bytes) -> None:
+    async def send_stdin(self, execution_id: str, data: bytes, *, eof: bool) -> int:
+        if len(data) > MAX_BODY_BYTES:
+            raise BodyTooLarge(f"At most {MAX_BODY_BYTES} bytes of input are taken at once.", field="body")
+        if (first := self._inputs.get(execution_id)) is not None:
+            await first.wait()
+        answer = await self._ask("stdin", data, execution_id=execution_id, eof=eof)
+        unread = answer.get("queued_bytes")
+        return unread if isinstance(unread, int) else 0
+
+    async def _send_first(self, execution_id: str, data: bytes, *, eof: bool) -> None:
+        """Send what the code was given to read at its start; what is sent later waits for that."""
+        try:
+            await self._send_chunks(execution_id, data, eof=eof)
+        finally:
+            self._inputs.pop(execution_id).set()
+
+    async def _send_chunks(self, execution_id: str, data: bytes, *, eof: bool) -> None:
         chunks = [data[start : start + MAX_BODY_BYTES] for start in range(0, len(data), MAX_BODY_BYTES)] or [b""]
         try:
             for number, chunk in enumerate(chunks, 1):
                 link = await self._live_link()
-                await link.request("stdin", chunk, execution_id=execution_id, eof=number == len(chunks))
+                await link.request("stdin", chunk, execution_id=execution_id, eof=eof and number == len(chunks))
         except (AgentError, AgentBroken, SandboxError) as error:
             # Code need not read its input to the end; and what of it arrived before a link ended nobody can tell.
             log.info("sandbox %s: standard input was cut off: %s", self.name, error)
@@ -351,7 +378,7 @@ def _exec_fields(request: ExecRequest) -> dict[str, Any]:
         "env": dict(request.env),
         "timeout_s": request.timeout_s,
         "output_limit_bytes": request.output_limit_bytes,
-        "stdin": "none" if request.stdin is None else "data",
+        "stdin": "data" if request.stdin is not None or request.stdin_open else "none",
         "python_path": list(request.python_path),
     }
     if request.context is not None:
@@ -371,6 +398,10 @@ def _said(errors: Any) -> str:
 def _refusal(error: AgentError, execution_id: str) -> Exception:
     if error.code == "unknown_execution":
         return UnknownExecution(execution_id)
+    if error.code == "stdin_closed":
+        return StdinClosed("The execution does not read standard input, or not any more.")
+    if error.code == "stdin_full":
+        return TooManyWaiting("The code has not read what it was sent.")
     if error.code == "assigned":
         return Conflict("The sandbox belongs to another session.")
     if (about_contexts := agent_contexts.refusal(error)) is not None:

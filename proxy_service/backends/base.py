@@ -101,6 +101,8 @@ class ExecRequest:
     output_limit_bytes: int
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes | None = None
+    stdin_open: bool = False
+    """Whether more may follow after `stdin`, by `Sandbox.send_stdin`."""
     python_path: tuple[str, ...] = ()
     context: str | None = None
     """The context whose state the code shares; None: an interpreter of its own."""
@@ -210,6 +212,13 @@ class Sandbox(ABC):
     async def delete_context(self, context_id: str) -> None:
         """End a context and what runs in it. Raises UnknownContext, SandboxBroken."""
         raise UnknownContext(context_id)
+
+    async def send_stdin(self, execution_id: str, data: bytes, *, eof: bool) -> int:
+        """Give running code more to read; return how many bytes it has not read yet.
+
+        Raises UnknownExecution, StdinClosed, TooManyWaiting, SandboxBroken; UnsupportedSpec where it cannot be done.
+        """
+        raise UnsupportedSpec("This sandbox takes no input for code that runs.", field="stdin")
 
     @abstractmethod
     async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:

@@ -9,6 +9,7 @@ What a fake sandbox "runs" is a script, one word and its argument a line:
     env NAME        write the value of an environment variable
     path            write the python path
     stdin           write what came on standard input
+    read            wait for more standard input and write that; `end` at its end
     sleep S         take S seconds
     wait            take until `FakeBackend.go_on` is set
     exit N          end with this exit code
@@ -38,6 +39,7 @@ from proxy_service.errors import (
     SandboxBroken,
     SandboxError,
     SandboxStartFailed,
+    StdinClosed,
     TooManyContexts,
     UnknownContext,
     UnknownExecution,
@@ -60,6 +62,8 @@ class FakeRun:
         self.events: list[SandboxEvent] = []
         self.news = asyncio.Event()
         self._sandbox = sandbox
+        self.input: asyncio.Queue[bytes] = asyncio.Queue()
+        self.input_open = request.stdin_open
         self._began = time.monotonic()
         self._sent = {"stdout": 0, "stderr": 0}
         self._tails = {"stdout": bytearray(), "stderr": bytearray()}
@@ -151,6 +155,8 @@ class FakeRun:
                 self._write("stdout", f"{':'.join(self.request.python_path)}\n".encode())
             case "stdin":
                 self._write("stdout", self.request.stdin or b"")
+            case "read":
+                self._write("stdout", await self.input.get() or b"end\n")
             case "sleep":
                 await asyncio.sleep(float(argument))
             case "wait":
@@ -281,6 +287,16 @@ class FakeSandbox(Sandbox):
         for run in self.runs.values():
             if run.request.context == context_id and not run.ended:
                 run.task.cancel()
+
+    async def send_stdin(self, execution_id: str, data: bytes, *, eof: bool) -> int:
+        self._check()
+        run = self._run(execution_id)
+        if run.ended or not run.input_open:
+            raise StdinClosed("The execution does not read standard input, or not any more.")
+        for piece in ([data] if data else []) + ([b""] if eof else []):
+            run.input.put_nowait(piece)
+        run.input_open = not eof
+        return 0
 
     async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         self._check()

@@ -121,6 +121,14 @@ class EventsAnswer(serializers.Serializer[Any]):
     events = EventAnswer(many=True)
 
 
+class StdinAnswer(serializers.Serializer[Any]):
+    """What became of standard input."""
+
+    execution_id = serializers.UUIDField()
+    unread_bytes = serializers.IntegerField()
+    eof = serializers.BooleanField()
+
+
 class LimitsAnswer(serializers.Serializer[Any]):
     """The limits of a sandbox."""
 

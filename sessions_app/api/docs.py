@@ -288,6 +288,22 @@ execution_events = extend_schema(
         **errors(400, 401, 404, 503),
     },
 )
+send_stdin = extend_schema(
+    tags=["executions"],
+    summary="Send standard input to code that runs",
+    description=(
+        "For an execution that was begun with `stdin_stream`. As JSON, or as bytes with `Content-Type: "
+        "application/octet-stream` and `?eof=true` for the end. `unread_bytes` tells how much the code has yet to read."
+    ),
+    request=serializers.SendStdin,
+    parameters=[OpenApiParameter("eof", OpenApiTypes.BOOL, description="Nothing more follows (for bytes).")],
+    examples=[sent("A line", data="yes\n"), sent("The end", eof=True)],
+    responses={
+        200: answer(answers.StdinAnswer, "Sent.", {"execution_id": EXECUTION_ID, "unread_bytes": 0, "eof": False}),
+        **errors(400, 401, 404, 413, 415, 429, 503),
+        409: OpenApiResponse(answers.ErrorAnswer, description="It has ended, has not begun, or reads nothing."),
+    },
+)
 cancel_execution = extend_schema(
     tags=["executions"],
     summary="Stop an execution",

@@ -100,6 +100,12 @@ class Run(Request):
         style=INPUT_STYLE,
         help_text="Text for its standard input; without it there is nothing to read.",
     )
+    stdin_stream = serializers.BooleanField(
+        label="Standard input goes on",
+        required=False,
+        default=False,
+        help_text="More follows by `POST /executions/{id}/stdin` or a WebSocket, until that says `eof`.",
+    )
     env = MapField(label="Environment", required=False, help_text="Environment variables for this execution.")
 
 
@@ -133,6 +139,20 @@ class RunOnce(Run):
     )
     template = TextField(
         required=False, allow_null=True, max_length=LONGEST_NAME, help_text="A template of `GET /templates`."
+    )
+
+
+class SendStdin(Request):
+    """More standard input for code that runs."""
+
+    data = TextField(  # type: ignore[assignment]  # a key of the body, an attribute of the class
+        required=False, allow_null=True, allow_blank=True, style=INPUT_STYLE, help_text="Text to read."
+    )
+    eof = serializers.BooleanField(
+        required=False,
+        default=False,
+        label="End",
+        help_text="Nothing more follows: the code reads the end of its input.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from sessions_app.api import executions, server, session_events, sessions, streams
+from sessions_app.api import executions, server, session_events, sessions, stdin, streams
 
 urlpatterns = [
     path("", server.Health.as_view(), name="health"),
@@ -20,6 +20,7 @@ urlpatterns = [
     path("sessions/<str:session_id>/executions", executions.SessionExecutions.as_view(), name="session-executions"),
     path("executions/<str:execution_id>", executions.ExecutionDetail.as_view(), name="execution"),
     path("executions/<str:execution_id>/events", streams.ExecutionEvents.as_view(), name="execution-events"),
+    path("executions/<str:execution_id>/stdin", stdin.ExecutionStdin.as_view(), name="execution-stdin"),
     path("executions/<str:execution_id>/cancel", executions.ExecutionCancel.as_view(), name="execution-cancel"),
     path("sandbox/execute", executions.RunSnippet.as_view(), name="sandbox-execute"),
     path("schema", SpectacularAPIView.as_view(), name="schema"),

@@ -50,6 +50,9 @@ class Execution(models.Model):
     code = models.TextField()
     libraries = models.JSONField(default=list, blank=True)
     stdin = models.TextField(null=True, blank=True)  # noqa: DJ001  # no standard input is not empty standard input
+    stdin_stream = models.BooleanField(
+        "stdin goes on", default=False, help_text="More standard input may be sent while it runs."
+    )
     env = models.JSONField("environment", default=dict, blank=True)
     context = models.CharField(max_length=100, blank=True)
     timeout_s = models.FloatField("time-out (s)")

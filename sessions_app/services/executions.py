@@ -54,6 +54,7 @@ def submit_execution(
     libraries: Sequence[str] = (),
     timeout: float | None = None,
     stdin: str | None = None,
+    stdin_stream: bool = False,
     env: Mapping[str, str] | None = None,
     context: str | None = None,
     execution_id: uuid.UUID | None = None,
@@ -70,6 +71,7 @@ def submit_execution(
         libraries=check_libraries(libraries),
         timeout_s=_timeout(session, timeout),
         stdin=check_stdin(stdin),
+        stdin_stream=_goes_on(session, stdin_stream),
         env=check_env(env or {}),
         context=_context(session, context),
     )
@@ -118,6 +120,12 @@ def _timeout(session: Session, timeout: float | None) -> float:
         policy = policy_for(owner_id=session.owner_id, template=session.template)
         check_seconds("timeout", timeout, ceiling=policy.execution_timeout_max_s)
     return timeout
+
+
+def _goes_on(session: Session, stdin_stream: bool) -> bool:
+    if stdin_stream and not session.capabilities.get("stdin", True):
+        raise Unsupported("stdin_stream", "The sandbox of this session takes no input for code that runs.")
+    return stdin_stream
 
 
 def _context(session: Session, context: str | None) -> str:
@@ -175,6 +183,7 @@ def submit_once(
     libraries: Sequence[str] = (),
     timeout: float | None = None,
     stdin: str | None = None,
+    stdin_stream: bool = False,
     env: Mapping[str, str] | None = None,
     claim: IdempotencyRecord | None = None,
 ) -> Execution:
@@ -194,6 +203,7 @@ def submit_once(
             libraries=libraries,
             timeout=timeout,
             stdin=stdin,
+            stdin_stream=stdin_stream,
             claim=claim,
         )
     except BaseException:

@@ -45,14 +45,15 @@ async def follow_execution(execution: Execution, *, actor: str, after: int = 0) 
                         after = batch[-1].seq
                     yield batch
                     if batch and batch[-1].type == "exit":
-                        await in_thread(settle, execution, actor)
-                        return
+                        session_is_live = await in_thread(settle, execution, actor)
+                        if not execution.is_live:
+                            return
             # The proxy let go before the end: it stops, or the session does.
             raise ProxyUnavailable("The sandbox service ended the stream.")
         except (ExecutionUnknown, SandboxFailed):
             session_is_live = await in_thread(settle, execution, actor)
         except ProxyUnavailable:
-            session_is_live = await in_thread(reread, execution)
+            session_is_live = await in_thread(settle, execution, actor)
             away_since = away_since or monotonic()
             if execution.is_live and monotonic() - away_since > PATIENCE_S:
                 raise
@@ -73,18 +74,13 @@ async def _told(execution: Execution, after: int) -> AsyncGenerator[Batch]:
 
 def settle(execution: Execution, actor: str) -> bool:
     """Have the row say how it ended, unless somebody who waited has written that; tell whether its session is live."""
-    session_is_live = reread(execution)
+    execution.refresh_from_db()
+    session_is_live = execution.session.is_live
     settle_execution(execution, actor=actor)
     if execution.session.is_one_shot and not execution.is_live and session_is_live:
         end_one_shot(execution.session, actor=actor)
         return False
     return session_is_live
-
-
-def reread(execution: Execution) -> bool:
-    """Read the row again; tell whether its session is live."""
-    execution.refresh_from_db()
-    return execution.session.is_live
 
 
 def journal_of(execution: Execution, *, actor: str, after: int = 0) -> list[Any]:

@@ -14,7 +14,7 @@ from sessions_app.exceptions import (
     SandboxFailed,
     SandboxwebError,
 )
-from sessions_app.limits import OUTPUT_LIMIT_BYTES
+from sessions_app.limits import LIVE_OUTPUT_LIMIT_BYTES, OUTPUT_LIMIT_BYTES
 from sessions_app.models import Execution, Session
 from sessions_app.models.execution import ATTENTION
 from sessions_app.proxy_client import proxy
@@ -46,6 +46,8 @@ def request_of(execution: Execution) -> dict[str, Any]:
     }
     if execution.stdin is not None:
         body["stdin"] = execution.stdin
+    if execution.stdin_stream:
+        body["stdin_stream"] = True
     if execution.context:
         body["context"] = execution.context
     return body
@@ -161,7 +163,7 @@ def start_execution(execution: Execution, *, actor: str) -> Execution:
     """Hand an execution to the sandbox without waiting for its end; handing it over again changes nothing."""
     if not execution.is_fresh:
         execution.attend()
-    body = request_of(execution)
+    body = request_of(execution) | {"output_limit_bytes": LIVE_OUTPUT_LIMIT_BYTES}
     release_connection()
     try:
         proxy().start(execution.session_id, body)

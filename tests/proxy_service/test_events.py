@@ -105,6 +105,14 @@ async def test_without_following_the_answer_comes_at_once(proxy: Proxy, session_
     assert types(await proxy.events(session_id, execution_id, follow="false")) == ["started", "stdout", "exit"]
 
 
+async def test_without_following_what_has_ended_comes_whole_from_the_journal(proxy: Proxy, session_id: str) -> None:
+    script = "\n".join(f"print {number}" for number in range(200))
+    execution_id = (await proxy.execute(session_id, script))["execution_id"]
+    for _ in range(5):
+        events = await proxy.events(session_id, execution_id, follow="false")
+        assert (len(events), events[-1]["type"]) == (202, "exit")
+
+
 async def test_without_following_what_is_queued_has_no_end_yet(proxy: Proxy, session_id: str) -> None:
     _, first = await proxy.begin(session_id, "wait")
     queued, second = await proxy.queue(session_id, "print b")

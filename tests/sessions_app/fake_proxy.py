@@ -66,7 +66,7 @@ class FakeProxy:
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.strip("/").split("/")
-        body = json.loads(request.content) if request.content else {}
+        body = {} if path[-1] == "stdin" or not request.content else json.loads(request.content)
         for start, response in self.failures.items():
             if f"{request.method} {request.url.path}".startswith(start):
                 return response
@@ -126,6 +126,8 @@ class FakeProxy:
         if rest == ["events"]:
             after = int(request.url.params.get("after", 0))
             return _ndjson([event for event in execution.events if event["seq"] > after])
+        if rest == ["stdin"]:
+            return _stdin(execution, request)
         if not execution.ended:
             execution.end(reason="cancelled", exit_code=None, signal=9)
         return httpx.Response(200, json={"status": "cancelled"})
@@ -176,6 +178,16 @@ def _result(execution_id: str, execution: FakeExecution) -> Json:
         "finished_at": execution.events[-1]["at"],
         "last_seq": execution.events[-1]["seq"],
     }
+
+
+def _stdin(execution: FakeExecution, request: httpx.Request) -> httpx.Response:
+    if execution.ended:
+        return httpx.Response(409, json={"error": "stdin_closed", "detail": "The execution has ended."})
+    if request.content:
+        execution.say("stdout", request.content.decode())
+    if request.url.params["eof"] == "true":
+        execution.end()
+    return httpx.Response(200, json={"unread_bytes": 0})
 
 
 def _status(end: Json) -> str:

@@ -50,7 +50,7 @@ def facts_of(execution: Execution, status: str, values: Mapping[str, Any], told:
         signal=values.get("signal"),
         message=str(told.get("message") or ""),
         where=where if isinstance(where, Mapping) else {},
-        has_stdin=execution.stdin is not None,
+        has_stdin=execution.stdin is not None or execution.stdin_stream,
         libraries=[*template.libraries, *execution.libraries],
         timeout_s=execution.timeout_s,
         max_rss_bytes=values.get("max_rss_bytes"),
