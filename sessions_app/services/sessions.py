@@ -21,7 +21,7 @@ from sessions_app.exceptions import (
 from sessions_app.limits import check_env, check_metadata
 from sessions_app.models import IdempotencyRecord, SandboxTemplate, Session, SessionEvent
 from sessions_app.models.session import PENDING_LEASE
-from sessions_app.prepared import insert
+from sessions_app.prepared import Parameter, Prepared, insert
 from sessions_app.proxy_client import proxy
 from sessions_app.services import languages
 from sessions_app.services.connections import release_connection
@@ -122,18 +122,27 @@ def _destroy_unwanted(session: Session) -> None:
         logger.warning("Session %s ended before it began, and its sandbox is still there: %s", session.pk, error)
 
 
+NAMED_TEMPLATE: Prepared[SandboxTemplate] = Prepared(
+    lambda: SandboxTemplate.objects.enabled().filter(name=Parameter("name")),
+    name=lambda: SandboxTemplate._meta.get_field("name"),
+)
+DEFAULT_TEMPLATE: Prepared[SandboxTemplate] = Prepared(
+    lambda: SandboxTemplate.objects.enabled().filter(lang=Parameter("lang"), is_default=True),
+    lang=lambda: SandboxTemplate._meta.get_field("lang"),
+)
+
+
 def find_template(*, lang: str | None, template: str | None) -> SandboxTemplate:
     """Return the enabled template of that name, else the default one of the language (Python when none is named)."""
-    templates = SandboxTemplate.objects.enabled()
     if template is not None:
-        named = templates.filter(name=template).first()
+        named = NAMED_TEMPLATE.first(name=template)
         if named is None:
             raise InvalidInput("template", f"There is no template {template!r}.")
         if lang is not None and lang != named.lang:
             raise InvalidInput("lang", f"The template {template!r} is for {named.lang}.")
         return named
     lang = lang or DEFAULT_LANGUAGE
-    default = templates.filter(lang=lang, is_default=True).first()
+    default = DEFAULT_TEMPLATE.first(lang=lang)
     if default is None:
         can = ", ".join(languages.names()) or "nothing"
         raise Unsupported("lang", f"This server cannot run {lang!r}. It can run: {can}.")
