@@ -24,10 +24,11 @@ MAX_IDEMPOTENCY_KEY_CHARS = 255
 # Executions of one session that may be live at once: one runs, the others wait.
 MAX_LIVE_EXECUTIONS = 17
 
-# What is kept of each output stream of an execution; the agent cuts the middle out of what is longer.
+# What an answer has of each output stream, unless its caller asks for less; the middle of what is longer is cut out.
 OUTPUT_LIMIT_BYTES = 2 * MIB
-# The same for one that is followed as it runs: nobody holds all of it at once.
-LIVE_OUTPUT_LIMIT_BYTES = 8 * MIB
+MIN_OUTPUT_LIMIT_BYTES = 256
+# What a sandbox tells of each when more than an answer is made of it: it is followed as it runs, or kept as a whole.
+WHOLE_OUTPUT_LIMIT_BYTES = 8 * MIB
 
 IDEMPOTENCY_TTL_S = 24 * 3600
 
@@ -103,6 +104,16 @@ def check_seconds(field: str, value: float, *, ceiling: int) -> None:
         raise InvalidInput(field, "A time-out must be more than 0 seconds.")
     if value > ceiling:
         raise InvalidInput(field, f"The policy allows at most {ceiling} seconds.")
+
+
+def check_output_limit(limit_bytes: int | None) -> int:
+    """Return how many bytes of each output stream an answer is to have; the most that it may have is the default."""
+    if limit_bytes is None:
+        return OUTPUT_LIMIT_BYTES
+    if not MIN_OUTPUT_LIMIT_BYTES <= limit_bytes <= OUTPUT_LIMIT_BYTES:
+        bounds = f"{MIN_OUTPUT_LIMIT_BYTES} to {OUTPUT_LIMIT_BYTES}"
+        raise InvalidInput("output_limit_bytes", f"This must be from {bounds} bytes.")
+    return limit_bytes
 
 
 def _check_size(field: str, value: Mapping[str, str], max_bytes: int) -> None:

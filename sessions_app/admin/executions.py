@@ -58,7 +58,15 @@ class ExecutionAdmin(LargePage):
     )
     fieldsets = (
         (None, {"fields": ("id", "in_session", "owner", "state", ("exit_code", "signal"), "error", "hint")}),
-        ("Code", {"fields": ("shown_code", "shown_libraries", "shown_stdin", "shown_env", "context", "timeout_s")}),
+        (
+            "Code",
+            {
+                "fields": (
+                    *("shown_code", "shown_libraries", "shown_stdin", "shown_env"),
+                    *("context", "timeout_s", "output_limit_bytes"),
+                )
+            },
+        ),
         ("Output", {"fields": ("shown_stdout", "shown_stderr", "truncated", "shown_results", "shown_artifacts")}),
         ("Cost", {"fields": (("took", "cpu", "memory"),)}),
         ("Clocks", {"fields": (("created_at", "started_at", "finished_at"), "last_seq")}),

@@ -103,6 +103,7 @@ class ExecutionAnswer(ResultAnswer):
     code = serializers.CharField()
     libraries = serializers.ListField(child=serializers.CharField())
     timeout = serializers.FloatField(help_text="Seconds.")
+    output_limit_bytes = serializers.IntegerField()
     context = serializers.CharField(allow_null=True)  # type: ignore[assignment]  # as above
 
 

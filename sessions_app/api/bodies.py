@@ -89,6 +89,7 @@ def execution_body(execution: Execution) -> dict[str, Any]:
         "code": execution.code,
         "libraries": execution.libraries,
         "timeout": execution.timeout_s,
+        "output_limit_bytes": execution.output_limit_bytes,
         "context": execution.context or None,
     }
 

@@ -53,7 +53,14 @@ RESULT_EXAMPLE: dict[str, Any] = {
     "started_at": "2026-01-05T10:00:01Z",
     "finished_at": "2026-01-05T10:00:01Z",
 }
-EXECUTION_EXAMPLE = {**RESULT_EXAMPLE, "code": "print(1+1)", "libraries": [], "timeout": 30.0, "context": None}
+EXECUTION_EXAMPLE = {
+    **RESULT_EXAMPLE,
+    "code": "print(1+1)",
+    "libraries": [],
+    "timeout": 30.0,
+    "output_limit_bytes": 2097152,
+    "context": None,
+}
 EVENTS_EXAMPLE = {
     "events": [
         {"seq": 1, "type": "started", "data": {}, "at": 1767607201.2},

@@ -107,6 +107,14 @@ class Run(Request):
         help_text="More follows by `POST /executions/{id}/stdin` or a WebSocket, until that says `eof`.",
     )
     env = MapField(label="Environment", required=False, help_text="Environment variables for this execution.")
+    output_limit_bytes = serializers.IntegerField(
+        label="Output limit",
+        required=False,
+        allow_null=True,
+        min_value=limits.MIN_OUTPUT_LIMIT_BYTES,
+        max_value=limits.OUTPUT_LIMIT_BYTES,
+        help_text="Bytes of each output stream that the answer may have; the middle of a longer one is left out.",
+    )
 
 
 class Execute(Run):

@@ -10,6 +10,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 
 from sessions_app import clock
+from sessions_app.limits import OUTPUT_LIMIT_BYTES
 from sessions_app.models.event import SessionEvent
 from sessions_app.models.session import Session
 from sessions_app.prepared import Parameter, PreparedUpdate
@@ -56,6 +57,9 @@ class Execution(models.Model):
     env = models.JSONField("environment", default=dict, blank=True)
     context = models.CharField(max_length=100, blank=True)
     timeout_s = models.FloatField("time-out (s)")
+    output_limit_bytes = models.PositiveIntegerField(
+        "output limit", default=OUTPUT_LIMIT_BYTES, help_text="How much of each output stream is kept here, in bytes."
+    )
 
     stdout = models.TextField(blank=True)
     stderr = models.TextField(blank=True)

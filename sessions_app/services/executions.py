@@ -17,7 +17,15 @@ from sessions_app.exceptions import (
     SandboxwebError,
     Unsupported,
 )
-from sessions_app.limits import MAX_LIVE_EXECUTIONS, check_code, check_env, check_libraries, check_seconds, check_stdin
+from sessions_app.limits import (
+    MAX_LIVE_EXECUTIONS,
+    check_code,
+    check_env,
+    check_libraries,
+    check_output_limit,
+    check_seconds,
+    check_stdin,
+)
 from sessions_app.models import Execution, IdempotencyRecord, Session
 from sessions_app.models.execution import ATTENTION
 from sessions_app.prepared import insert
@@ -57,13 +65,15 @@ def submit_execution(
     stdin_stream: bool = False,
     env: Mapping[str, str] | None = None,
     context: str | None = None,
+    output_limit_bytes: int | None = None,
     execution_id: uuid.UUID | None = None,
     claim: IdempotencyRecord | None = None,
 ) -> Execution:
     """Write the row of an execution: `running` when nothing else is live in the session, else `queued`.
 
-    `timeout` is in seconds. The same `execution_id` again returns the row that is there. `claim` is tied to the row as
-    it is written. Raises InvalidInput, SessionNotActive, SessionGone or QueueFull, and leaves nothing behind then.
+    `timeout` is in seconds; of each output stream the answer has `output_limit_bytes`, a longer one's middle left out.
+    The same `execution_id` again returns the row that is there. `claim` is tied to the row as it is written. Raises
+    InvalidInput, SessionNotActive, SessionGone or QueueFull, and leaves nothing behind then.
     """
     execution = Execution(
         session=session,
@@ -74,6 +84,7 @@ def submit_execution(
         stdin_stream=_goes_on(session, stdin_stream),
         env=check_env(env or {}),
         context=_context(session, context),
+        output_limit_bytes=check_output_limit(output_limit_bytes),
     )
     if execution_id is not None:
         execution.pk = execution_id
@@ -185,12 +196,14 @@ def submit_once(
     stdin: str | None = None,
     stdin_stream: bool = False,
     env: Mapping[str, str] | None = None,
+    output_limit_bytes: int | None = None,
     claim: IdempotencyRecord | None = None,
 ) -> Execution:
     """Make a session for one execution and write the row of that; `complete_one_shot` or `begin_one_shot` goes on."""
     check_code(code)
     check_libraries(libraries)
     check_stdin(stdin)
+    check_output_limit(output_limit_bytes)
     if timeout is not None:
         policy = policy_for(owner_id=owner.pk, template=find_template(lang=lang, template=template))
         check_seconds("timeout", timeout, ceiling=policy.execution_timeout_max_s)
@@ -204,6 +217,7 @@ def submit_once(
             timeout=timeout,
             stdin=stdin,
             stdin_stream=stdin_stream,
+            output_limit_bytes=output_limit_bytes,
             claim=claim,
         )
     except BaseException:

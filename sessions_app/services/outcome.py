@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sessions_app.limits import OUTPUT_LIMIT_BYTES
+from sessions_app.limits import WHOLE_OUTPUT_LIMIT_BYTES
 from sessions_app.models import Execution
+from sessions_app.services.output import cut, fits, omitted
 
 Status = Execution.Status
 
@@ -23,7 +24,7 @@ STATUS_BY_EXIT_REASON = {
     "lost": Status.LOST,
 }
 # The agent bounds output in bytes; each byte that is no UTF-8 becomes a character of three.
-STORED_LIMIT_BYTES = 3 * OUTPUT_LIMIT_BYTES + 4096
+TAKEN_LIMIT_BYTES = 3 * WHOLE_OUTPUT_LIMIT_BYTES + 4096
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 
@@ -83,7 +84,7 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
             journal.started_at = _instant(event.get("at"))
         elif kind == "truncated" and isinstance(data, Mapping):
             truncated = True
-            parts.get(str(data.get("stream")), []).append(omitted(data.get("omitted_bytes")))
+            parts.get(str(data.get("stream")), []).append(omitted(_integer(data.get("omitted_bytes"), MAX_INT64) or 0))
         elif kind == "result":
             results.append(data)
         elif kind == "exit" and isinstance(data, Mapping):
@@ -108,12 +109,10 @@ def kept(text: object) -> tuple[str, bool]:
     """Return text as every database can keep it, its middle cut out when it is too long, and whether that was done."""
     if not isinstance(text, str):
         return "", False
-    raw = text.replace("\x00", "\ufffd").encode("utf-8", "replace")
-    if len(raw) <= STORED_LIMIT_BYTES:
-        return raw.decode(), False
-    half = OUTPUT_LIMIT_BYTES // 2
-    head, tail = raw[:half].decode("utf-8", "ignore"), raw[-half:].decode("utf-8", "ignore")
-    return head + omitted(len(raw) - 2 * half) + tail, True
+    storable = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if fits(storable, TAKEN_LIMIT_BYTES):
+        return storable, False
+    return cut(storable, WHOLE_OUTPUT_LIMIT_BYTES), True
 
 
 def clean(value: Any) -> Any:
@@ -125,11 +124,6 @@ def clean(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {clean(str(key)): clean(item) for key, item in value.items()}
     return value
-
-
-def omitted(count: object) -> str:
-    """Return what stands where output was cut."""
-    return f"\n[… {_integer(count, MAX_INT64) or 0} bytes omitted …]\n"
 
 
 def _status_of(end: Mapping[str, Any]) -> str:

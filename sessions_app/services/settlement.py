@@ -14,12 +14,13 @@ from sessions_app.exceptions import (
     SandboxFailed,
     SandboxwebError,
 )
-from sessions_app.limits import LIVE_OUTPUT_LIMIT_BYTES, OUTPUT_LIMIT_BYTES
+from sessions_app.limits import OUTPUT_LIMIT_BYTES, WHOLE_OUTPUT_LIMIT_BYTES
 from sessions_app.models import Execution, Session
 from sessions_app.models.execution import ATTENTION
 from sessions_app.proxy_client import proxy
 from sessions_app.services import hints, outcome
 from sessions_app.services.connections import release_connection
+from sessions_app.services.output import fitted
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +37,14 @@ CANCEL_PATIENCE_S = 3.0
 def request_of(execution: Execution) -> dict[str, Any]:
     """Return the proxy's request for an execution; always the same one, so that a repetition joins it."""
     template = execution.session.template
+    takes_all = execution.output_limit_bytes >= OUTPUT_LIMIT_BYTES
     body: dict[str, Any] = {
         "execution_id": str(execution.pk),
         "code": execution.code,
         "libraries": [*template.libraries, *(name for name in execution.libraries if name not in template.libraries)],
         "timeout": execution.timeout_s,
         "env": execution.env,
-        "output_limit_bytes": OUTPUT_LIMIT_BYTES,
+        "output_limit_bytes": OUTPUT_LIMIT_BYTES if takes_all else WHOLE_OUTPUT_LIMIT_BYTES,
     }
     if execution.stdin is not None:
         body["stdin"] = execution.stdin
@@ -80,7 +82,7 @@ def write_journal(execution: Execution, journal: outcome.Journal, *, actor: str)
     if journal.started_at is not None and execution.status == Status.QUEUED:
         execution.begin(actor=actor)
     # What a sandbox has printed may be asked for when it is gone, and the proxy with it.
-    execution.note_progress(journal.partial)
+    execution.note_progress(fitted(journal.partial, execution.output_limit_bytes))
     return False
 
 
@@ -99,6 +101,7 @@ def write_outcome(
             values["error"] = LOST
     if status != Status.SUCCEEDED:
         values["hint"] = hints.hint_for(hints.facts_of(execution, status, values, result.told))
+    values = fitted(values, execution.output_limit_bytes)
     execution.finish(status, actor=actor, user_id=user_id, reason=reason, values=values)
     if status == Status.LOST:
         lose_session(execution.session, error=LOST, actor=actor)
@@ -143,7 +146,7 @@ def lose_session(session: Session, *, error: str, actor: str) -> None:
         elif status == Status.LOST:
             values["error"] = LOST
         values["hint"] = hints.hint_for(hints.facts_of(execution, status, values, result.told))
-        execution.finish(status, actor=actor, reason=error, values=values)
+        execution.finish(status, actor=actor, reason=error, values=fitted(values, execution.output_limit_bytes))
 
 
 def _last_words(execution: Execution) -> outcome.Journal:
@@ -163,7 +166,7 @@ def start_execution(execution: Execution, *, actor: str) -> Execution:
     """Hand an execution to the sandbox without waiting for its end; handing it over again changes nothing."""
     if not execution.is_fresh:
         execution.attend()
-    body = request_of(execution) | {"output_limit_bytes": LIVE_OUTPUT_LIMIT_BYTES}
+    body = request_of(execution) | {"output_limit_bytes": WHOLE_OUTPUT_LIMIT_BYTES}
     release_connection()
     try:
         proxy().start(execution.session_id, body)

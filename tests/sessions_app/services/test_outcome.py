@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sessions_app.limits import OUTPUT_LIMIT_BYTES
+from sessions_app.limits import WHOLE_OUTPUT_LIMIT_BYTES
 from sessions_app.models import Execution
-from sessions_app.services.outcome import STORED_LIMIT_BYTES, from_events, from_reply, kept
+from sessions_app.services.outcome import TAKEN_LIMIT_BYTES, from_events, from_reply, kept
 
 
 def test_text_that_no_database_can_hold_is_replaced() -> None:
@@ -16,14 +16,14 @@ def test_text_that_no_database_can_hold_is_replaced() -> None:
 
 
 def test_text_that_is_too_long_loses_its_middle() -> None:
-    text, cut = kept("a" * STORED_LIMIT_BYTES + "é" * 10)
+    text, cut = kept("a" * TAKEN_LIMIT_BYTES + "é" * 10)
     assert cut
     assert text.startswith("aaa") and text.endswith("ééé")
-    assert f"{STORED_LIMIT_BYTES + 20 - OUTPUT_LIMIT_BYTES} bytes omitted" in text
+    assert f"{TAKEN_LIMIT_BYTES + 20 - WHOLE_OUTPUT_LIMIT_BYTES} bytes omitted" in text
 
 
 def test_output_that_is_no_utf8_and_fills_its_limit_is_not_cut_again() -> None:
-    assert not kept("\ufffd" * OUTPUT_LIMIT_BYTES)[1]
+    assert not kept("\ufffd" * WHOLE_OUTPUT_LIMIT_BYTES)[1]
 
 
 @pytest.mark.parametrize(
