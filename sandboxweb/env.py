@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from argparse import ArgumentTypeError
+from datetime import timedelta
 from pathlib import Path
 
 import environ  # type: ignore[import-untyped]
+from django.core.exceptions import ImproperlyConfigured
+
+from sessions_app.durations import duration
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -46,6 +51,17 @@ def _write_once(path: Path, value: str) -> str:
     finally:
         draft.unlink()
     return value
+
+
+def retention() -> timedelta | None:
+    """Return how long sessions are kept after their end; None is for ever."""
+    text = str(env.str("SESSION_RETENTION", default="30d"))
+    if text == "never":
+        return None
+    try:
+        return duration(text)
+    except ArgumentTypeError as error:
+        raise ImproperlyConfigured(f"SESSION_RETENTION: {error}, or never to keep them all.") from error
 
 
 def credential(name: str, directory: Path, default: str = "") -> str:

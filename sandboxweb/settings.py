@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from sandboxweb import __version__
-from sandboxweb.env import credential, data_dir, env, secret_key
+from sandboxweb.env import credential, data_dir, env, retention, secret_key
 
 # --- What an installation chooses -----------------------------------------------------------------------------------
 
@@ -26,6 +26,7 @@ PROXY_URL = credential("PROXY_URL", DATA_DIR, default="http://127.0.0.1:8000").r
 PROXY_TOKEN = credential("PROXY_TOKEN", DATA_DIR)
 APP_THREADS = env.int("APP_THREADS", default=512)
 REDIS_URL = env.str("REDIS_URL", default="")
+SESSION_RETENTION = retention()
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
 
 # --- The application ------------------------------------------------------------------------------------------------

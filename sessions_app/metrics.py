@@ -28,9 +28,9 @@ class DatabaseCollector(Collector):
         for status in ("running", "queued"):
             executions.add_metric([status], getattr(now, status))
         yield executions
-        yield GaugeMetricFamily(
-            "sandboxweb_sessions_overdue", "Active sessions past their deadline.", value=now.overdue
-        )
+        due, overdue = "Active sessions whose deadline has come.", "Those whose deadline came 30 s ago or earlier."
+        yield GaugeMetricFamily("sandboxweb_sessions_due", due, value=now.due)
+        yield GaugeMetricFamily("sandboxweb_sessions_overdue", overdue, value=now.overdue)
         if now.sweep is None:
             return
         age = (now.now - now.sweep.finished_at).total_seconds()
@@ -38,11 +38,15 @@ class DatabaseCollector(Collector):
         took = (now.sweep.finished_at - now.sweep.started_at).total_seconds()
         yield GaugeMetricFamily("sandboxweb_reaper_sweep_duration_seconds", "How long that sweep took.", value=took)
         yield CounterMetricFamily("sandboxweb_reaper_sweeps", "Sweeps so far.", value=now.sweep.total_sweeps)
-        handled = GaugeMetricFamily("sandboxweb_reaper_last_sweep", "What its steps handled.", labels=["step"])
-        for step, count in now.sweep.counts.items():
-            if isinstance(count, int):
-                handled.add_metric([step], count)
-        yield handled
+        last = GaugeMetricFamily("sandboxweb_reaper_last_sweep", "What that sweep's steps handled.", labels=["step"])
+        total = CounterMetricFamily("sandboxweb_reaper_handled", "What steps handled so far.", labels=["step"])
+        failing = GaugeMetricFamily("sandboxweb_reaper_step_failed", "Steps that failed then.", labels=["step"])
+        for family, values in ((last, now.sweep.counts), (total, now.sweep.totals)):
+            for step, count in values.items():
+                family.add_metric([step], count)
+        for step in now.sweep.failures:
+            failing.add_metric([step], 1)
+        yield from (last, total, failing)
 
 
 registry = CollectorRegistry(auto_describe=False)

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.db import connection
-from django.db.models import Count
+from django.db.models import Count, Q
 
 from sessions_app import clock
 from sessions_app.models import Execution, ReaperSweep, Session
 
 # A reaper sweeps every few seconds; after this long without one it is not running.
 SWEEP_IS_LATE_AFTER = timedelta(seconds=60)
+# A session whose deadline has come is due; one that no sweep has ended for so long is overdue.
+OVERDUE_AFTER = timedelta(seconds=30)
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -23,6 +25,7 @@ class Overview:
     active: int
     pending: int
     terminating: int
+    due: int
     overdue: int
     running: int
     queued: int
@@ -46,11 +49,14 @@ def overview() -> Overview:
     # Every live row has its instant, so those due at the end of time are all of them, and an index has them together.
     passing = dict(Session.objects.stuck(END_OF_TIME).order_by().values_list("status").annotate(Count("pk")))
     executions = dict(Execution.objects.unattended(END_OF_TIME).order_by().values_list("status").annotate(Count("pk")))
+    long_due = Count("pk", filter=Q(expires_at__lte=now - OVERDUE_AFTER))
+    late = Session.objects.due(now).order_by().aggregate(due=Count("pk"), overdue=long_due)
     return Overview(
         active=Session.objects.due(END_OF_TIME).count(),
         pending=passing.get("pending", 0),
         terminating=passing.get("terminating", 0),
-        overdue=Session.objects.due(now).count(),
+        due=late["due"],
+        overdue=late["overdue"],
         running=executions.get("running", 0),
         queued=executions.get("queued", 0),
         sweep=ReaperSweep.objects.first(),

@@ -1,35 +1,37 @@
 """What the reaper does: plain functions, without loop or signals; `manage.py reap_sessions` calls them.
 
 Any number of reapers may run at once: each takes a row by a compare-and-swap before it works on it. Each step handles
-a bounded batch, one row's failure never stops the others, and a row that failed comes up again after its lease. A
+a bounded batch, one thing's failure never stops the others, and what keeps failing is tried less and less often. While
+the proxy is away, sessions end for their users all the same, and what needs the proxy waits without being tried. A
 reaper may be killed anywhere: what it had begun is found again by the next.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
+from django.conf import settings
 from django.db import DatabaseError, connection
-from django.db.models import F, Max
+from django.db.models import Max
 
 from sessions_app import clock
-from sessions_app.exceptions import SandboxwebError
+from sessions_app.backoff import Backoff
+from sessions_app.exceptions import ProxyUnavailable, ProxyUnreachable, SandboxwebError
 from sessions_app.models import Actor, Execution, ReaperSweep, Session, TimeoutPolicy
 from sessions_app.models.session import TERMINATING_LEASE
 from sessions_app.proxy_client import proxy
-from sessions_app.services import idempotency
+from sessions_app.services import idempotency, retention
 from sessions_app.services.connections import release_connection, replace_broken_connection
 from sessions_app.services.executions import end_one_shot
 from sessions_app.services.pool import push_pool
-from sessions_app.services.sessions import expire_session, finish_termination
-from sessions_app.services.settlement import lose_session, settle_execution
+from sessions_app.services.sessions import finish_termination
+from sessions_app.services.settlement import look_after, lose_session
 
 logger = logging.getLogger(__name__)
 
@@ -51,35 +53,61 @@ UNFINISHED_MESSAGE = "The server stopped while it made the sandbox."
 
 @dataclass
 class Reaper:
-    """Carry how a sweep works: how many rows at a time, and whether it should stop."""
+    """Carry how sweeps work: how many rows at a time, whether to stop, what failed before, where the proxy is."""
 
     workers: int = WORKERS
     batch: int = BATCH
     should_stop: Callable[[], bool] = lambda: False
+    backoff: Backoff = field(default_factory=Backoff)
+    proxy_is_away: bool = False
 
     def each(self, rows: Iterable[Row], handle: Callable[[Row], bool]) -> int:
-        """Handle rows, several at a time; return how many were. A row's failure is logged, and the others go on."""
-        if self.workers <= 1:
-            return sum(self._one(row, handle) for row in rows)
+        """Handle rows, several at a time; return how many were. One that failed lately is left alone for a while."""
+        held = self.backoff.held()
+        rows = [row for row in rows if _key(row) not in held]
+        if self.workers <= 1 or len(rows) <= 1:
+            return sum(self.attempt(row, handle) for row in rows)
         with ThreadPoolExecutor(self.workers, thread_name_prefix="reaper") as pool:
-            return sum(pool.map(lambda row: self._one_in_a_thread(row, handle), rows))
+            return sum(pool.map(lambda row: self._attempt_in_a_thread(row, handle), rows))
 
-    def _one_in_a_thread(self, row: Row, handle: Callable[[Row], bool]) -> bool:
+    def _attempt_in_a_thread(self, row: Row, handle: Callable[[Row], bool]) -> bool:
         try:
-            return self._one(row, handle)
+            return self.attempt(row, handle)
         finally:
             connection.close()
 
-    def _one(self, row: Row, handle: Callable[[Row], bool]) -> bool:
+    def attempt(self, row: Row, handle: Callable[[Row], bool]) -> bool:
+        """Handle one row; whatever goes wrong is logged, and puts the row off, not the others."""
         if self.should_stop():
             return False
         try:
-            return handle(row)
-        except SandboxwebError as error:
-            logger.warning("%s %s waits for the next attempt: %s", type(row).__name__, row, error)
-        except Exception:
-            logger.exception("%s %s could not be handled", type(row).__name__, row)
-        return False
+            handled = handle(row)
+        except ProxyUnreachable as error:
+            # Not this row's fault: it is due again at once, when the proxy is back.
+            self.proxy_is_away = True
+            self._put_off(row, 0, error)
+            return False
+        except Exception as error:
+            self._put_off(row, self.backoff.failed(_key(row)), error)
+            return False
+        self.backoff.worked(_key(row))
+        return handled
+
+    def _put_off(self, row: object, seconds: float, error: Exception) -> None:
+        expected = isinstance(error, SandboxwebError)
+        what, reason = type(row).__name__, str(error) or type(error).__name__
+        if seconds:
+            text = "%s %s could not be handled, and is left alone for %g s: %s"
+            logger.warning(text, what, row, seconds, reason, exc_info=not expected)
+        if isinstance(row, Session | Execution):
+            try:
+                row.put_off(clock.now() + timedelta(seconds=seconds))
+            except DatabaseError as trouble:
+                logger.warning("%s %s could not be put off: %s", what, row, trouble)
+
+
+def _key(row: object) -> Hashable:
+    return row.pk if isinstance(row, Session | Execution) else row
 
 
 @dataclass
@@ -94,67 +122,20 @@ class Sweep:
 # --- The steps --------------------------------------------------------------------------------------------------------
 
 
-def end_expired(reaper: Reaper) -> int:
-    """End active sessions whose deadline has come."""
-    due = Session.objects.due(clock.now()).select_related("template")[: reaper.batch]
-    return reaper.each(list(due), lambda session: expire_session(session, actor=Actor.REAPER))
-
-
-def announce_ends(reaper: Reaper) -> int:
-    """Tell once, in its events, of each session that is about to end: a renewal still saves it."""
-    widest = TimeoutPolicy.objects.aggregate(widest=Max("grace_s"))["widest"] or 0
-    soon = Session.objects.expiring(clock.now(), within=timedelta(seconds=widest))[: reaper.batch]
-    return reaper.each(list(soon), lambda session: session.announce_end(actor=Actor.REAPER))
-
-
-def settle_executions(reaper: Reaper) -> int:
-    """Write down what became of executions that nobody may be waiting for; a one-shot's session ends with it."""
-    now = clock.now()
-
-    def settle(execution: Execution) -> bool:
-        if not execution.claim(now=now):
-            return False
-        settle_execution(execution, actor=Actor.REAPER)
-        if execution.is_live:
-            return False
-        if execution.session.is_one_shot:
-            end_one_shot(execution.session, actor=Actor.REAPER)
-        return True
-
-    rows = Execution.objects.unattended(now).select_related("session__template")[: reaper.batch]
-    return reaper.each(list(rows), settle)
-
-
-def finish_stuck(reaper: Reaper) -> int:
-    """Finish what a crash left half-way: sessions being made fail, sessions being ended end."""
-    now = clock.now()
-
-    def finish(session: Session) -> bool:
-        if not session.claim(now=now, lease=TERMINATING_LEASE):
-            return False
-        if session.status == Session.Status.TERMINATING:
-            finish_termination(session, actor=Actor.REAPER)
-            return True
-        if not session.fail(reason=Session.Reason.ERROR, error=UNFINISHED_MESSAGE, actor=Actor.REAPER):
-            return False
-        release_connection()
-        proxy().delete_session(session.pk)
-        return True
-
-    rows = Session.objects.stuck(now).select_related("template")[: reaper.batch]
-    return reaper.each(list(rows), finish)
-
-
 def reconcile(reaper: Reaper) -> int:
     """Compare with what really runs: sessions without a sandbox are lost, sandboxes without a session are destroyed.
 
     The order of the three questions is what makes it safe. A session that was active before the proxy was asked had
     its sandbox by then, so if it is not listed it is gone. A sandbox that is listed had its row before it was made, so
-    if that row is not live afterwards it is nobody's.
+    if that row is not live afterwards it is nobody's. It comes first: its answer tells whether the proxy is there.
     """
     active = set(Session.objects.active().values_list("pk", flat=True))
     release_connection()
-    items = {str(item["session_id"]): item for item in proxy().list_sessions()}
+    try:
+        items = {str(item["session_id"]): item for item in proxy().list_sessions()}
+    except ProxyUnavailable:
+        reaper.proxy_is_away = True
+        raise
     live = {str(pk) for pk in Session.objects.live().values_list("pk", flat=True)}
     missing = [pk for pk in active if str(pk) not in items][: reaper.batch]
     unowned = [item for session_id, item in items.items() if session_id not in live][: reaper.batch]
@@ -192,25 +173,110 @@ def _destroy(session_id: str) -> bool:
     return True
 
 
+def end_expired(reaper: Reaper) -> int:
+    """End active sessions whose deadline has come; for their users they are over even while the proxy is away."""
+
+    begun: list[Session] = []
+
+    def begin(session: Session) -> bool:
+        if not session.begin_expiry(actor=Actor.REAPER):
+            return False
+        begun.append(session)
+        return True
+
+    held = [key for key in reaper.backoff.held() if isinstance(key, UUID)]
+    due = Session.objects.due(clock.now()).select_related("template")
+    count = reaper.each(list((due.exclude(pk__in=held) if held else due)[: reaper.batch]), begin)
+    if not reaper.proxy_is_away:
+        reaper.each(begun, _finish)
+    else:
+        for session in begun:
+            session.put_off(clock.now())
+    return count
+
+
+def _finish(session: Session) -> bool:
+    finish_termination(session, actor=Actor.REAPER)
+    return True
+
+
+def announce_ends(reaper: Reaper) -> int:
+    """Tell once, in its events, of each session that is about to end: a renewal still saves it."""
+    widest = TimeoutPolicy.objects.aggregate(widest=Max("grace_s"))["widest"] or 0
+    soon = Session.objects.expiring(clock.now(), within=timedelta(seconds=widest))[: reaper.batch]
+    return reaper.each(list(soon), lambda session: session.announce_end(actor=Actor.REAPER))
+
+
+def settle_executions(reaper: Reaper) -> int:
+    """Write down what became of executions that nobody may be waiting for; a one-shot's session ends with it."""
+    if reaper.proxy_is_away:
+        return 0
+    now = clock.now()
+
+    def settle(execution: Execution) -> bool:
+        if not execution.claim(now=now):
+            return False
+        look_after(execution, actor=Actor.REAPER)
+        if execution.is_live:
+            return False
+        if execution.session.is_one_shot:
+            end_one_shot(execution.session, actor=Actor.REAPER)
+        return True
+
+    rows = Execution.objects.unattended(now).select_related("session__template")[: reaper.batch]
+    return reaper.each(list(rows), settle)
+
+
+def finish_stuck(reaper: Reaper) -> int:
+    """Finish what a crash left half-way: sessions being made fail, sessions being ended end."""
+    now = clock.now()
+
+    def finish(session: Session) -> bool:
+        if not session.claim(now=now, lease=TERMINATING_LEASE):
+            return False
+        if session.status == Session.Status.TERMINATING:
+            return _finish(session)
+        if not session.fail(reason=Session.Reason.ERROR, error=UNFINISHED_MESSAGE, actor=Actor.REAPER):
+            return False
+        if not reaper.proxy_is_away:
+            release_connection()
+            # What is left if this fails, `reconcile` finds: its row is not live any more.
+            reaper.attempt(str(session.pk), _destroy)
+        return True
+
+    rows = Session.objects.stuck(now).select_related("template")
+    if reaper.proxy_is_away:
+        rows = rows.filter(status=Session.Status.PENDING)
+    return reaper.each(list(rows[: reaper.batch]), finish)
+
+
+def push_pool_targets(reaper: Reaper) -> int:
+    """Say again which sandboxes the proxy keeps ready: it may have been started anew. Not counted as work."""
+    if not reaper.proxy_is_away:
+        push_pool()
+    return 0
+
+
 def drop_idempotency_records(reaper: Reaper) -> int:
     """Delete the answers that nobody may ask for again."""
     return idempotency.drop_old(limit=reaper.batch * 10)
 
 
-def push_pool_targets(_reaper: Reaper) -> int:
-    """Say again which sandboxes the proxy keeps ready: it may have been started anew. Not counted as work."""
-    push_pool()
-    return 0
+def drop_old_sessions(reaper: Reaper) -> int:
+    """Delete sessions that ended longer ago than they are kept, with their executions and events."""
+    age = settings.SESSION_RETENTION
+    return 0 if age is None else retention.drop_ended(age, limit=reaper.batch)
 
 
 STEPS: tuple[Callable[[Reaper], int], ...] = (
+    reconcile,
     end_expired,
     announce_ends,
     settle_executions,
     finish_stuck,
-    reconcile,
     push_pool_targets,
     drop_idempotency_records,
+    drop_old_sessions,
 )
 
 # --- A sweep ----------------------------------------------------------------------------------------------------------
@@ -220,6 +286,7 @@ def sweep(reaper: Reaper) -> Sweep:
     """Do every step once, whatever becomes of the others, and keep a record of it."""
     _follow_the_clock()
     started_at = clock.now()
+    reaper.proxy_is_away = False
     done = Sweep()
     for step in STEPS:
         if reaper.should_stop():
@@ -236,7 +303,8 @@ def sweep(reaper: Reaper) -> Sweep:
         else:
             done.counts[name] = count
             done.is_full = done.is_full or count >= reaper.batch
-    record(done, started_at)
+    reaper.proxy_is_away = False
+    _record(done, started_at)
     return done
 
 
@@ -248,19 +316,10 @@ def _follow_the_clock() -> None:
         logger.warning("The database's clock could not be read: %s", error)
 
 
-def record(done: Sweep, started_at: datetime) -> None:
+def _record(done: Sweep, started_at: datetime) -> None:
     """Keep the sweep for the admin's front page and the metrics; that it cannot be kept stops nothing."""
-    values = {
-        "started_at": started_at,
-        "finished_at": clock.now(),
-        "host": socket.gethostname()[:255],
-        "counts": done.counts,
-        "failures": done.failures,
-    }
     try:
-        rows = ReaperSweep.objects.filter(pk=ReaperSweep.ONLY_ID)
-        if not rows.update(**values, total_sweeps=F("total_sweeps") + 1):
-            ReaperSweep.objects.get_or_create(pk=ReaperSweep.ONLY_ID, defaults={**values, "total_sweeps": 1})
+        ReaperSweep.keep(started_at=started_at, counts=done.counts, failures=done.failures)
     except Exception:
         logger.exception("The sweep could not be recorded")
 

@@ -60,8 +60,8 @@ class ReaperSweepAdmin(RecordPage):
     """The one row of the last sweep."""
 
     list_display = ("started_at", "finished_at", "host", "total_sweeps", "done", "failed")
-    fields = ("started_at", "finished_at", "host", "total_sweeps", "shown_counts", "shown_failures")
-    readonly_fields = ("shown_counts", "shown_failures")
+    fields = ("started_at", "finished_at", "host", "total_sweeps", "shown_counts", "shown_failures", "shown_totals")
+    readonly_fields = ("shown_counts", "shown_failures", "shown_totals")
 
     @admin.display(description="done")
     def done(self, sweep: ReaperSweep) -> str:
@@ -82,6 +82,11 @@ class ReaperSweepAdmin(RecordPage):
     def shown_failures(self, sweep: ReaperSweep) -> SafeString:
         """Show what each step that failed said."""
         return columns.json_block(sweep.failures)
+
+    @admin.display(description="done since the first sweep")
+    def shown_totals(self, sweep: ReaperSweep) -> SafeString:
+        """Show what each step has handled altogether."""
+        return columns.json_block(sweep.totals)
 
     def has_delete_permission(self, request: HttpRequest, obj: ReaperSweep | None = None) -> bool:
         """Keep it: the next sweep writes over it."""

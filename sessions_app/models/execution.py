@@ -200,6 +200,11 @@ class Execution(models.Model):
         self.attend_at = clock.now() + UNATTENDED
         Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE).update(attend_at=self.attend_at)
 
+    def put_off(self, until: datetime) -> bool:
+        """Have reapers look at it then; False when it ended, or somebody took it over, meanwhile."""
+        rows = Execution.objects.filter(pk=self.pk, status__in=EXECUTION_LIVE, attend_at=self.attend_at)
+        return rows.update(attend_at=until) == 1
+
     @classmethod
     def promote_next(cls, session_id: uuid.UUID, *, actor: str) -> None:
         """Call the execution that is first in the queue running: the sandbox runs them in order.

@@ -254,6 +254,11 @@ class Session(models.Model):
         self.attend_at = until
         return True
 
+    def put_off(self, until: datetime) -> bool:
+        """Have reapers look after a row in a passing state then; False when somebody took it over meanwhile."""
+        rows = Session.objects.filter(pk=self.pk, status=self.status, attend_at=self.attend_at)
+        return self.attend_at is not None and rows.update(attend_at=until) == 1
+
     def _move(
         self,
         froms: list[str],

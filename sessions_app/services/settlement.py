@@ -57,8 +57,17 @@ def request_of(execution: Execution) -> dict[str, Any]:
 
 def settle_execution(execution: Execution, *, actor: str) -> Execution:
     """Look once, without waiting, at what became of a live execution, and write it down. Never raises for the proxy."""
+    try:
+        look_after(execution, actor=actor)
+    except SandboxwebError as error:
+        logger.info("Execution %s could not be settled now: %s", execution.pk, error)
+    return execution
+
+
+def look_after(execution: Execution, *, actor: str) -> None:
+    """Do what `settle_execution` does; raise ProxyUnavailable, with nothing changed, when the proxy does not tell."""
     if not execution.is_live:
-        return execution
+        return
     release_connection()
     try:
         journal = outcome.from_events(proxy().journal(execution.session_id, execution.pk))
@@ -67,11 +76,8 @@ def settle_execution(execution: Execution, *, actor: str) -> Execution:
     except SandboxFailed as error:
         lose_session(execution.session, error=error.message, actor=actor)
         execution.refresh_from_db()
-    except SandboxwebError as error:
-        logger.info("Execution %s could not be settled now: %s", execution.pk, error)
     else:
         write_journal(execution, journal, actor=actor)
-    return execution
 
 
 def write_journal(execution: Execution, journal: outcome.Journal, *, actor: str) -> bool:

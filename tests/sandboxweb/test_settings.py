@@ -92,3 +92,9 @@ def test_production_passes_every_deployment_check(tmp_path: Path) -> None:
 def test_the_settings_are_not_the_place_where_secrets_are_printed(tmp_path: Path) -> None:
     done = run("manage.py", "check", data_dir=tmp_path, SECRET_KEY="swordfish" * 8, PROXY_TOKEN="tunafish")
     assert "fish" not in done.stdout + done.stderr
+
+
+def test_a_retention_that_is_no_duration_is_refused_in_words(tmp_path: Path) -> None:
+    done = run("manage.py", "check", data_dir=tmp_path, SESSION_RETENTION="a month")
+    assert done.returncode != 0
+    assert "SESSION_RETENTION: 'a month' is no duration" in done.stderr

@@ -17,6 +17,7 @@ SUBJECTS = (
     "test_reaper.py",
     "test_clock.py",
     "test_expiring.py",
+    "test_reaper_troubles.py",
     "test_pool.py",
     "test_checks.py",
     "test_prepared.py",

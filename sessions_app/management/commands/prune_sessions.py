@@ -6,14 +6,9 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand
-from django.db import transaction
 
-from sessions_app import clock
 from sessions_app.durations import duration
-from sessions_app.models import Session
-
-# Sessions of one transaction, with all their executions and events: writers wait for no longer than that takes.
-BATCH = 100
+from sessions_app.services.retention import drop_ended, ended_before
 
 
 class Command(BaseCommand):
@@ -28,14 +23,11 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Delete batch after batch."""
-        horizon = clock.now() - options["older_than"]
-        old = Session.objects.ended().filter(finished_at__lt=horizon)
+        age = options["older_than"]
         if options["dry_run"]:
-            self.stdout.write(f"{old.count()} sessions would be deleted.")
+            self.stdout.write(f"{ended_before(age).count()} sessions would be deleted.")
             return
         total = 0
-        while keys := list(old.order_by("finished_at").values_list("pk", flat=True)[:BATCH]):
-            with transaction.atomic():
-                Session.objects.filter(pk__in=keys).delete()
-            total += len(keys)
+        while count := drop_ended(age):
+            total += count
         self.stdout.write(f"{total} sessions were deleted.")

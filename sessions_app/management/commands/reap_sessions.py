@@ -6,13 +6,15 @@ import logging
 import os
 import signal
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Event, Timer
-from time import monotonic
 from types import FrameType
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from sessions_app.durations import at_least_one, seconds
 from sessions_app.reaper import WORKERS, Reaper, Sweep, sweep
 
 logger = logging.getLogger(__name__)
@@ -28,34 +30,37 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the arguments."""
-        parser.add_argument("--interval", type=float, default=5, help="Seconds between two sweeps (5).")
+        parser.add_argument("--interval", type=seconds, default=5.0, help="Seconds between two sweeps (5).")
         parser.add_argument("--once", action="store_true", help="Sweep once, and exit with 1 if a step failed.")
-        parser.add_argument("--max-seconds", type=float, help="Exit after so many seconds.")
-        parser.add_argument("--workers", type=int, default=WORKERS, help=f"Rows handled at the same time ({WORKERS}).")
+        parser.add_argument("--max-seconds", type=seconds, help="Exit after so many seconds, even amid a sweep.")
+        parser.add_argument(
+            "--workers", type=at_least_one, default=WORKERS, help=f"Rows handled at the same time ({WORKERS})."
+        )
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Sweep until the time is up or a signal comes."""
         stop = Event()
         reaper = Reaper(workers=options["workers"], should_stop=stop.is_set)
-        if options["once"]:
-            done = sweep(reaper)
-            self.stdout.write(described(done) or "nothing to do")
-            if done.failures:
-                raise SystemExit(1)
-            return
-        _stop_on_signals(stop)
-        self._loop(reaper, stop, interval_s=options["interval"], max_s=options["max_seconds"])
+        with _stopped_by_signals(stop), _stopped_after(options["max_seconds"], stop):
+            if options["once"]:
+                self._once(reaper)
+            else:
+                self._loop(reaper, stop, interval_s=options["interval"])
 
-    def _loop(self, reaper: Reaper, stop: Event, *, interval_s: float, max_s: float | None) -> None:
-        ends_at = None if max_s is None else monotonic() + max_s
+    def _once(self, reaper: Reaper) -> None:
+        done = sweep(reaper)
+        self.stdout.write(described(done) or "nothing to do")
+        if done.failures:
+            raise SystemExit(1)
+
+    def _loop(self, reaper: Reaper, stop: Event, *, interval_s: float) -> None:
         logger.info("Reaper started: a sweep every %g s", interval_s)
         failures: dict[str, str] = {}
-        while not stop.is_set() and (ends_at is None or monotonic() < ends_at):
+        while not stop.is_set():
             done = sweep(reaper)
             failures = report(done, failures)
             # A full batch means that more is waiting; but not to try failing rows again without a pause.
-            pause_s = 0 if done.is_full and not done.failures else interval_s
-            stop.wait(pause_s if ends_at is None else max(0, min(pause_s, ends_at - monotonic())))
+            stop.wait(0 if done.is_full and not done.failures else interval_s)
         logger.info("Reaper stopped")
 
 
@@ -77,12 +82,36 @@ def described(done: Sweep) -> str:
     return ", ".join(parts + [f"{step} failed ({message})" for step, message in done.failures.items()])
 
 
-def _stop_on_signals(stop: Event) -> None:
+@contextmanager
+def _stopped_after(max_s: float | None, stop: Event) -> Iterator[None]:
+    """Stop after so many seconds, if any."""
+    if max_s is None:
+        yield
+        return
+    timers = [Timer(max_s, stop.set), Timer(max_s + STOP_WITHIN_S, os._exit, [0])]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+@contextmanager
+def _stopped_by_signals(stop: Event) -> Iterator[None]:
+    """Stop at SIGTERM and SIGINT, within a second."""
+
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop.set()
         killer = Timer(STOP_WITHIN_S, os._exit, [0])
         killer.daemon = True
         killer.start()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    earlier = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

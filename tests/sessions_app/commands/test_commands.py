@@ -180,3 +180,20 @@ def test_one_sweep_with_a_failure_exits_with_1(db: None, proxy: FakeProxy) -> No
     with pytest.raises(SystemExit) as caught:
         call("reap_sessions", "--once", "--workers", "1")
     assert caught.value.code == 1
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "--interval=0",
+        "--interval=-1",
+        "--interval=nan",
+        "--interval=x",
+        "--max-seconds=0",
+        "--workers=0",
+        "--workers=x",
+    ],
+)
+def test_a_reaper_is_not_started_with_nonsense(db: None, argument: str) -> None:
+    with pytest.raises(CommandError, match="is no number"):
+        call("reap_sessions", "--once", argument)
