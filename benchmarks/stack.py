@@ -100,9 +100,8 @@ class Stack:
         self.manage("migrate", "-v0")
         self.key = self.manage("create_api_key", "bench", "--create-user").strip().splitlines()[-1].split()[-1]
         self._start("proxy", sys.executable, "-m", "proxy_service", "serve")
-        daphne = str(Path(sys.executable).with_name("daphne"))
         options = ["-b", "127.0.0.1", "-p", str(self.app_port), "--no-server-name", "-v0"]
-        self._start("app", daphne, *options, "sandboxweb.asgi:application")
+        self._start("app", sys.executable, "-m", "sandboxweb.server", *options, "sandboxweb.asgi:application")
         for port in (self.proxy_port, self.app_port):
             wait_until(lambda port=port: self._answers(port), timeout_s=60, what=f"the server on port {port}")
         return self

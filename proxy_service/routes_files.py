@@ -72,11 +72,11 @@ def _files(request: Request) -> Files:
     return session.files
 
 
-def _address_path(request: Request) -> str:
-    """Return the workspace path in the address."""
+def _given(request: Request) -> bytes:
+    """Return the path in the address, else that of the query; without both that of the workspace itself."""
     raw: bytes = request.scope["raw_path"]
     parts = raw.split(b"?", 1)[0].split(b"/", 4)
-    return workspace_path(unquote_to_bytes(parts[4])) if len(parts) > 4 else ""
+    return (unquote_to_bytes(parts[4]) if len(parts) > 4 else b"") or _query(request, "path") or b""
 
 
 def _query(request: Request, name: str) -> bytes | None:
@@ -86,8 +86,7 @@ def _query(request: Request, name: str) -> bytes | None:
 
 
 def _path(request: Request) -> str:
-    """Return the path in the address, else that of the query; without both the workspace itself."""
-    return _address_path(request) or workspace_path(_query(request, "path") or b"")
+    return workspace_path(_given(request))
 
 
 def _flag(request: Request, name: str) -> bool:
@@ -189,11 +188,17 @@ async def list_files(request: Request) -> Response:
         return await _packed(files, path, kind)
     most = cast(Service, request.app.state.service).settings.max_listed_files
     limit = _number(request, "limit", DEFAULT_LISTED, most)
-    return _json(await files.list(path, offset=_number(request, "offset", 0, 10**9), limit=max(1, limit)))
+    offset = _number(request, "offset", 0, 10**9)
+    return _json(await files.list(path, offset=offset, limit=max(1, limit)))
 
 
 async def get_file(request: Request) -> Response:
-    """GET /sessions/{id}/files/{path}: the bytes, whole or a range; `stat=true` describes it, `archive` packs it."""
+    """GET /sessions/{id}/files/{path}: the bytes, whole or a range.
+
+    `stat=true` describes it instead; a directory is listed by `list=true` and packed by `archive`.
+    """
+    if _flag(request, "list"):
+        return await list_files(request)
     files, path = _files(request), _path(request)
     kind = _archive(request, ("tar", "zip"))
     if kind is not None:
@@ -261,7 +266,7 @@ async def put_file(request: Request) -> Response:
     try:
         if kind is not None:
             return _json({"path": shown(path), "members": await files.unpack(path, _body(request), size=size)})
-        if not path or request.scope["raw_path"].endswith(b"/"):
+        if not path or _given(request).endswith(b"/"):
             raise InvalidRequest("`path` must be that of a file.", field="path")
         entry, created = await files.write(path, _body(request), mode=_mode(request), size=size)
     except ClientDisconnect:

@@ -27,6 +27,13 @@ def data_dir() -> Path:
     return path
 
 
+def upload_dir(directory: Path) -> Path:
+    """Return where large bodies of requests wait: on disk, since `/tmp` may be memory."""
+    path = directory / "uploads"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
 def secret_key(directory: Path) -> str:
     """Return `SECRET_KEY`, else the one in `directory`, written there (mode 0600) on the first start."""
     if given := env.str("SECRET_KEY", default=""):

@@ -24,6 +24,9 @@ from django.urls import set_script_prefix
 
 from sandboxweb.threads import DaemonThreads
 
+BODY = "sandboxweb.body"
+"""The key of a scope under which the server put a body that lies in a file."""
+
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -42,7 +45,8 @@ class ThreadedHandler(ASGIHandler):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            body = await self.read_body(receive)
+            # A large body lies in a file already; what comes of `receive` is the news that the client hung up.
+            body = scope.get(BODY) or await self.read_body(receive)
         except RequestAborted:
             return
         try:
@@ -80,6 +84,9 @@ class ThreadedHandler(ASGIHandler):
                 sending.cancel()
             await asyncio.gather(sending, listening, return_exceptions=True)
             await sync_to_async(response.close, thread_sensitive=False, executor=self.threads)()
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            # The server breaks the answer off.
+            raise error
 
     async def _hung_up(self, receive: Receive) -> None:
         """Return when the client is gone."""

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from sandboxweb import __version__
-from sandboxweb.env import credential, data_dir, env, retention, secret_key
+from sandboxweb.env import credential, data_dir, env, retention, secret_key, upload_dir
 
 # --- What an installation chooses -----------------------------------------------------------------------------------
 
@@ -25,6 +25,10 @@ CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 PROXY_URL = credential("PROXY_URL", DATA_DIR, default="http://127.0.0.1:8000").rstrip("/")
 PROXY_TOKEN = credential("PROXY_TOKEN", DATA_DIR)
 APP_THREADS = env.int("APP_THREADS", default=512)
+# The largest file or archive that is taken, and what any other body may have; neither is held in memory.
+MAX_UPLOAD_BYTES = env.int("MAX_UPLOAD_BYTES", default=4 * 1024**3)
+MAX_REQUEST_BYTES = 32 * 1024**2
+FILE_UPLOAD_TEMP_DIR = str(upload_dir(DATA_DIR))
 REDIS_URL = env.str("REDIS_URL", default="")
 SESSION_RETENTION = retention()
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
@@ -209,7 +213,7 @@ SPECTACULAR_SETTINGS = {
     },
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/",
-    "TAGS": [{"name": "sessions"}, {"name": "executions"}, {"name": "server"}],
+    "TAGS": [{"name": "sessions"}, {"name": "executions"}, {"name": "files"}, {"name": "server"}],
     "ENUM_NAME_OVERRIDES": {
         "SessionStatus": "sessions_app.models.session.Session.Status",
         "TerminationReason": "sessions_app.models.session.Session.Reason",

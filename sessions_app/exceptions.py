@@ -3,16 +3,19 @@
 SandboxwebError
 ├── InvalidInput                the caller's input; names the field
 │   ├── TooLarge                more bytes than a field may hold
+│   │   └── NoSpace             more than the sandbox's disk has room for
 │   └── Unsupported             a language or library that this server cannot run
 ├── Conflict                    the state of things does not allow it
 │   ├── SessionNotActive        not ready yet
 │   ├── SessionGone             ended; carries the reason
 │   ├── QueueFull               too many executions wait in this session
 │   ├── StdinClosed             what should read standard input has ended, or was not asked to
+│   ├── FileConflict            something in the workspace is in the way
 │   ├── IdempotencyMismatch     the key was used with another request
 │   └── IdempotencyInProgress   the first request with this key is still being answered
 ├── SandboxFailed               the sandbox could not be made, or broke
 │   └── SandboxMissing          the proxy knows no sandbox of this session
+├── FileMissing                 nothing in the workspace bears that path
 ├── ExecutionUnknown            the sandbox's journal does not have this execution
 └── ProxyUnavailable            the proxy is away or cannot serve now
     └── ProxyUnreachable        it is certain that the request never arrived there
@@ -45,6 +48,12 @@ class TooLarge(InvalidInput):
     """A field holds more bytes than it may."""
 
     code = "too_large"
+
+
+class NoSpace(TooLarge):
+    """The sandbox's disk has no room for it."""
+
+    code = "no_space"
 
 
 class Unsupported(InvalidInput):
@@ -86,6 +95,22 @@ class StdinClosed(Conflict):
     """The execution does not read standard input, or not any more."""
 
     code = "stdin_closed"
+
+
+class FileConflict(Conflict):
+    """A directory where a file is wanted, something in the way, no permission, …; `code` says which."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = "path"
+
+
+class FileMissing(SandboxwebError):
+    """Nothing in the workspace bears that path."""
+
+    code = "file_not_found"
+    field = "path"
 
 
 class IdempotencyMismatch(Conflict):

@@ -14,13 +14,17 @@ from contextlib import contextmanager
 from functools import cache
 from time import monotonic
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from django.conf import settings
 
 from sessions_app.exceptions import (
     ExecutionUnknown,
+    FileConflict,
+    FileMissing,
     InvalidInput,
+    NoSpace,
     ProxyUnavailable,
     ProxyUnreachable,
     QueueFull,
@@ -169,6 +173,44 @@ class ProxyClient:
             raise failure_of(response)
         return int(_decoded(_answer(response)).get("unread_bytes", 0))
 
+    # --- Files ----------------------------------------------------------------------------------------------------
+
+    def transfer(
+        self,
+        method: str,
+        session_id: object,
+        path: bytes,
+        *,
+        params: Mapping[str, str],
+        headers: Mapping[str, str],
+        content: Iterator[bytes] | bytes | None = None,
+        timeout_s: float,
+    ) -> httpx.Response:
+        """Send a request about a file and return its answer, whose body is still to be read, and to be closed.
+
+        `timeout_s` bounds each silence, not the whole. It is never sent twice: a body can be read only once.
+        """
+        # One segment, whatever it holds: nothing on the way may take a part of it for `..` or for another address.
+        name = quote(path, safe="").replace(".", "%2E")
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+        address = f"/sessions/{session_id}/files" + (f"/{name}" if name else "")
+        request = self._http.build_request(
+            method, address, params=params, headers=headers, content=content, timeout=timeout
+        )
+        try:
+            response = self._http.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
+            raise ProxyUnreachable(AWAY) from error
+        except httpx.TransportError as error:
+            raise ProxyUnavailable(AWAY) from error
+        if response.is_success or response.status_code in (304, 416):
+            return response
+        try:
+            response.read()
+            raise failure_of(response)
+        finally:
+            response.close()
+
     # --- HTTP -----------------------------------------------------------------------------------------------------
 
     def _json(
@@ -285,6 +327,12 @@ def _failure(answer: Answer, path: str) -> SandboxwebError:
             return ExecutionUnknown(detail)
         case 404 if code in ("unknown_session", "not_found", ""):
             return SandboxMissing("The session's sandbox is gone.")
+        case 404 if code == "file_not_found":
+            return FileMissing(detail)
+        case 409 if field == "path":
+            return FileConflict(code, detail)
+        case 413 if code == "no_space":
+            return NoSpace(field or "body", detail)
         case 413:
             return TooLarge(field or "code", detail)
         case 422:

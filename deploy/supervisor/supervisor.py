@@ -65,9 +65,10 @@ class Supervisor:
             creds = await self._make_credentials(creds)
         file = credentials.save(creds, settings)
 
-        daphne = ["-m", "daphne", "-b", settings.app_host, "-p", str(settings.app_port), "sandboxweb.asgi:application"]
+        where = ["-b", settings.app_host, "-p", str(settings.app_port)]
+        server = ["-m", "sandboxweb.server", *where, "sandboxweb.asgi:application"]
         app_environment = settings.app_environment(creds.proxy_token)
-        app = await self._launch("app", daphne, app_environment)
+        app = await self._launch("app", server, app_environment)
         await self._launch("reaper", ["manage.py", "reap_sessions"], app_environment)
         try:
             health = await self._until_healthy(proxy, settings.proxy_url)

@@ -16,6 +16,7 @@ STATUS: dict[type[app.SandboxwebError], int] = {
     app.Conflict: status.HTTP_409_CONFLICT,
     app.SessionGone: status.HTTP_410_GONE,
     app.QueueFull: status.HTTP_429_TOO_MANY_REQUESTS,
+    app.FileMissing: status.HTTP_404_NOT_FOUND,
     app.ExecutionUnknown: status.HTTP_404_NOT_FOUND,
     app.SandboxFailed: status.HTTP_502_BAD_GATEWAY,
     app.ProxyUnavailable: status.HTTP_503_SERVICE_UNAVAILABLE,

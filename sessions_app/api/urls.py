@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import path, register_converter
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from sessions_app.api import executions, server, session_events, sessions, stdin, streams
+from sessions_app.api import executions, files, server, session_events, sessions, stdin, streams
+
+register_converter(files.AnyPath, "any")
 
 urlpatterns = [
     path("", server.Health.as_view(), name="health"),
@@ -18,6 +20,8 @@ urlpatterns = [
     path("sessions/<str:session_id>/events", session_events.SessionEvents.as_view(), name="session-events"),
     path("sessions/<str:session_id>/execute", executions.ExecuteInSession.as_view(), name="execute"),
     path("sessions/<str:session_id>/executions", executions.SessionExecutions.as_view(), name="session-executions"),
+    path("sessions/<str:session_id>/files", files.SessionFiles.as_view(), name="files"),
+    path("sessions/<str:session_id>/files/<any:path>", files.SessionFile.as_view(), name="file"),
     path("executions/<str:execution_id>", executions.ExecutionDetail.as_view(), name="execution"),
     path("executions/<str:execution_id>/events", streams.ExecutionEvents.as_view(), name="execution-events"),
     path("executions/<str:execution_id>/stdin", stdin.ExecutionStdin.as_view(), name="execution-stdin"),

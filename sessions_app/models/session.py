@@ -322,6 +322,12 @@ class Session(models.Model):
         """Read how many places are taken, in the transaction that has just changed the number."""
         return Session.objects.values_list("live_executions", flat=True).get(pk=self.pk)
 
+    def touch(self, now: datetime) -> bool:
+        """Start the idle clock again; False when the session is not active any more. Nothing else is changed."""
+        rows = Session.objects.filter(pk=self.pk, status=self.Status.ACTIVE, expires_at__gt=now)
+        ends_at = Case(When(live_executions=0, then=idle_deadline(now)), default=F("expires_at"))
+        return rows.update(last_activity_at=now, expires_at=ends_at) == 1
+
     def change(self, *, now: datetime, active: bool, **values: object) -> bool:
         """Change what its user may change, and reckon the deadline anew; False when it is not active any more.
 

@@ -101,10 +101,10 @@ class Servers:
 
     def command(self, name: str) -> list[str]:
         """Return the command line of a process."""
-        daphne = ["-m", "daphne", "-b", "127.0.0.1", "-p", str(self.app_port), "sandboxweb.asgi:application"]
+        where = ["-b", "127.0.0.1", "-p", str(self.app_port)]
         arguments = {
             "proxy": ["-m", "proxy_service", "serve"],
-            "app": daphne,
+            "app": ["-m", "sandboxweb.server", *where, "sandboxweb.asgi:application"],
             "reaper": ["manage.py", "reap_sessions", "--interval", "1"],
         }
         return [sys.executable, "-I", "-S", TETHER, str(os.getpid()), sys.executable, *arguments[name]]

@@ -151,7 +151,7 @@ def test_what_dies_is_started_again_and_a_killed_supervisor_leaves_nothing(
     data_dir = tmp_path / "var"
     with started(data_dir, **ports) as running:
         running.wait_until_ready()
-        for words in ("proxy_service serve", "daphne", "reap_sessions"):
+        for words in ("proxy_service serve", "sandboxweb.server", "reap_sessions"):
             pid = pid_of(data_dir, words)
             assert pid, words
             os.kill(pid, signal.SIGKILL)
