@@ -43,6 +43,8 @@ CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 10.0
 # A cold start, its image at hand, on a busy machine; shorter than the lease of a pending session.
 CREATE_TIMEOUT_S = 20.0
+# The same for one that is to have libraries, which a registry may be asked for first.
+LIBRARIES_TIMEOUT_S = 380.0
 # What the proxy may need on top of an execution's own time-out: installing libraries, killing, sending output.
 EXECUTE_MARGIN_S = 90.0
 # How long a journal that does not end is read before it counts as "still running".
@@ -95,8 +97,10 @@ class ProxyClient:
     # --- Sessions -------------------------------------------------------------------------------------------------
 
     def create_session(self, body: Mapping[str, Any]) -> Json:
-        """Make the sandbox of `body["session_id"]`, or find it again."""
-        return self._json("POST", "/sessions", body=body, timeout_s=CREATE_TIMEOUT_S)
+        """Make the sandbox of `body["session_id"]`, with its libraries, or find it again."""
+        with_libraries = body.get("libraries") or body.get("more_libraries")
+        timeout_s = LIBRARIES_TIMEOUT_S if with_libraries else CREATE_TIMEOUT_S
+        return self._json("POST", "/sessions", body=body, timeout_s=timeout_s)
 
     def list_sessions(self) -> list[Json]:
         """Return an item, with at least `session_id`, for each session whose sandbox really runs."""

@@ -6,10 +6,11 @@ from sessions_app.admin import (
     events,
     executions,
     keys,
+    library_rules,
     policies,
     records,
     sandbox_templates,
     sessions,
 )
 
-__all__ = ["events", "executions", "keys", "policies", "records", "sandbox_templates", "sessions"]
+__all__ = ["events", "executions", "keys", "library_rules", "policies", "records", "sandbox_templates", "sessions"]

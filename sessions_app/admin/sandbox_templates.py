@@ -36,7 +36,7 @@ class SandboxTemplateForm(_TemplateForm):
         label="Preloaded modules",
         help_text="One a line, such as numpy: imported before code runs, so that its own import costs nothing.",
     )
-    libraries = LinesField(help_text="One a line, such as requests==2.32.3: installed for every execution.")
+    libraries = LinesField(help_text="One a line, such as requests==2.32.3: in every sandbox before it is handed out.")
     env = PairsField(label="Environment", help_text="NAME=value, one a line: set for everything that runs.")
 
     class Meta:

@@ -129,7 +129,7 @@ class SessionAdmin(LargePage):
                 )
             },
         ),
-        ("Sandbox", {"fields": ("sandbox", "backend", "keep_template", "shown_capabilities")}),
+        ("Sandbox", {"fields": ("sandbox", "backend", "keep_template", "libraries", "shown_capabilities")}),
         ("Given by its user", {"fields": ("shown_metadata", "shown_env")}),
     )
 

@@ -44,6 +44,9 @@ class SessionAnswer(serializers.Serializer[Any]):
     max_lifetime = serializers.IntegerField(help_text="Seconds.")
     execution_timeout = serializers.IntegerField(help_text="Seconds.")
     keep_template = serializers.BooleanField()
+    libraries = serializers.ListField(
+        child=serializers.CharField(), help_text="Installed before its first execution, beside the template's."
+    )
     backend = serializers.CharField()
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
@@ -84,6 +87,11 @@ class ResultAnswer(serializers.Serializer[Any]):
     stderr = serializers.CharField()
     exit_code = serializers.IntegerField(allow_null=True)
     signal = serializers.IntegerField(allow_null=True, help_text="The signal that ended it, if one did.")
+    phase = serializers.ChoiceField(
+        ["compile", "run"],
+        allow_null=True,
+        help_text="How far it came: `compile` when its language refused the code (a compile or syntax error).",
+    )
     duration_ms = serializers.FloatField(allow_null=True)
     cpu_ms = serializers.FloatField(allow_null=True)
     max_rss_bytes = serializers.IntegerField(allow_null=True)

@@ -27,6 +27,16 @@ class Request(serializers.Serializer[Any]):
     """A request's body: what it leaves out or calls null is left to the service's defaults."""
 
 
+def libraries(help_text: str) -> LinesField:
+    """Return a field for requirements."""
+    return LinesField(
+        child=TextField(max_length=limits.MAX_LIBRARY_CHARS),
+        required=False,
+        max_length=limits.MAX_LIBRARIES,
+        help_text=help_text,
+    )
+
+
 class CreateSession(Request):
     """A new session."""
 
@@ -57,6 +67,7 @@ class CreateSession(Request):
     env = MapField(
         label="Environment", required=False, help_text="Environment variables of everything that runs in the session."
     )
+    libraries = libraries("Packages that it has from its start, such as `numpy`, beside those of its template.")
 
 
 class UpdateSession(Request):
@@ -80,12 +91,7 @@ class Run(Request):
     """What an execution in a session and a one-shot have in common."""
 
     code = TextField(style=CODE_STYLE, help_text="What to run.")
-    libraries = LinesField(
-        child=TextField(max_length=limits.MAX_LIBRARY_CHARS),
-        required=False,
-        max_length=limits.MAX_LIBRARIES,
-        help_text="Packages to have at hand, such as `numpy` or `requests==2.32.3`.",
-    )
+    libraries = libraries("Packages to have at hand, such as `numpy` or `requests==2.32.3`.")
     timeout = SecondsField(
         label="Time-out",
         required=False,

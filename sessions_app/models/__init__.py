@@ -7,6 +7,7 @@ from sessions_app.models.clock import ClockAnchor
 from sessions_app.models.event import Actor, SessionEvent
 from sessions_app.models.execution import Execution
 from sessions_app.models.idempotency import IdempotencyRecord
+from sessions_app.models.library_rule import LibraryRule
 from sessions_app.models.policy import TimeoutPolicy
 from sessions_app.models.session import Session
 from sessions_app.models.sweep import ReaperSweep
@@ -19,6 +20,7 @@ __all__ = [
     "ClockAnchor",
     "Execution",
     "IdempotencyRecord",
+    "LibraryRule",
     "ReaperSweep",
     "SandboxTemplate",
     "Session",

@@ -65,6 +65,9 @@ class Execution(models.Model):
     stderr = models.TextField(blank=True)
     exit_code = models.IntegerField(null=True, blank=True)
     signal = models.IntegerField(null=True, blank=True)
+    phase = models.CharField(
+        max_length=8, blank=True, help_text="`compile` when its language refused the code, `run` when it ran."
+    )
     results = models.JSONField(default=list, blank=True)
     artifacts = models.JSONField(default=list, blank=True)
     truncated = models.BooleanField(default=False)

@@ -23,6 +23,8 @@ from sessions_app.querysets import SESSION_ENDED, SESSION_LIVE, SESSION_PASSING,
 # How long whoever makes or ends a sandbox may take before a reaper takes the row over. Making one is bounded by the
 # proxy client's own time-out, which is shorter: else a reaper would end a session that is still being made.
 PENDING_LEASE = timedelta(seconds=25)
+# Asking a registry and unpacking what it gives takes longer than a start; the proxy bounds both.
+LIBRARIES_LEASE = timedelta(seconds=390)
 TERMINATING_LEASE = timedelta(seconds=15)
 
 
@@ -60,6 +62,9 @@ class Session(models.Model):
     keep_template = models.BooleanField(default=False)
     metadata = models.JSONField(default=dict, blank=True)
     env = models.JSONField("environment", default=dict, blank=True)
+    libraries = models.JSONField(
+        default=list, blank=True, help_text="Installed before its first execution, beside the template's."
+    )
 
     sandbox = models.CharField(max_length=255, blank=True, help_text="The proxy's name for the sandbox.")
     backend = models.CharField(max_length=64, blank=True)

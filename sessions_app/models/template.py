@@ -39,7 +39,7 @@ class SandboxTemplate(models.Model):
     disk_bytes = models.PositiveBigIntegerField(default=256 * MIB, validators=[MinValueValidator(1 * MIB)])
     network = models.CharField(max_length=16, choices=Network, default=Network.NONE)
     env = models.JSONField("environment", default=dict, blank=True)
-    libraries = models.JSONField(default=list, blank=True, help_text="Installed for every execution: a list of names.")
+    libraries = models.JSONField(default=list, blank=True, help_text="Installed in every sandbox: a list of names.")
     preload = models.JSONField(
         default=list, blank=True, help_text="Modules that the sandbox's interpreter has imported before code runs."
     )
@@ -99,6 +99,7 @@ class SandboxTemplate(models.Model):
             },
             "network": self.network,
             "preload": list(self.preload),
+            "libraries": list(self.libraries),
             "keep_template": self.keep_template or keep_template,
         }
 

@@ -32,6 +32,7 @@ from sessions_app.prepared import insert
 from sessions_app.proxy_client import proxy
 from sessions_app.services import outcome, settlement
 from sessions_app.services.connections import release_connection
+from sessions_app.services.libraries import check_allowed
 from sessions_app.services.policies import policy_for
 from sessions_app.services.sessions import create_session, find_template, require_active, terminate_session
 from sessions_app.services.settlement import settle_execution, start_execution
@@ -78,7 +79,7 @@ def submit_execution(
     execution = Execution(
         session=session,
         code=check_code(code),
-        libraries=check_libraries(libraries),
+        libraries=check_allowed(check_libraries(libraries), lang=session.lang),
         timeout_s=_timeout(session, timeout),
         stdin=check_stdin(stdin),
         stdin_stream=_goes_on(session, stdin_stream),
@@ -204,6 +205,8 @@ def submit_once(
     check_libraries(libraries)
     check_stdin(stdin)
     check_output_limit(output_limit_bytes)
+    if libraries:
+        check_allowed(libraries, lang=find_template(lang=lang, template=template).lang)
     if timeout is not None:
         policy = policy_for(owner_id=owner.pk, template=find_template(lang=lang, template=template))
         check_seconds("timeout", timeout, ceiling=policy.execution_timeout_max_s)

@@ -25,6 +25,7 @@ STATUS_BY_EXIT_REASON = {
 }
 # The agent bounds output in bytes; each byte that is no UTF-8 becomes a character of three.
 TAKEN_LIMIT_BYTES = 3 * WHOLE_OUTPUT_LIMIT_BYTES + 4096
+PHASES = ("compile", "run")
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 
@@ -139,6 +140,7 @@ def _measures(source: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "exit_code": _integer(source.get("exit_code"), MAX_INT32),
         "signal": _integer(source.get("signal"), MAX_INT32),
+        "phase": phase if (phase := source.get("phase")) in PHASES else "",
         "duration_ms": _number(source.get("duration_ms")),
         "cpu_ms": _number(source.get("cpu_ms")),
         "max_rss_bytes": _integer(source.get("max_rss_bytes"), MAX_INT64),

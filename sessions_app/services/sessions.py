@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,14 @@ from sessions_app.exceptions import (
     SessionNotActive,
     Unsupported,
 )
-from sessions_app.limits import check_env, check_metadata
+from sessions_app.limits import check_env, check_libraries, check_metadata
 from sessions_app.models import IdempotencyRecord, SandboxTemplate, Session, SessionEvent
-from sessions_app.models.session import PENDING_LEASE
+from sessions_app.models.session import LIBRARIES_LEASE, PENDING_LEASE
 from sessions_app.prepared import Parameter, Prepared, insert
 from sessions_app.proxy_client import proxy
 from sessions_app.services import languages
 from sessions_app.services.connections import release_connection
+from sessions_app.services.libraries import check_allowed
 from sessions_app.services.policies import changed_terms, policy_for, renewed_terms, terms
 from sessions_app.services.settlement import stop_execution
 
@@ -52,6 +53,7 @@ def create_session(
     execution_timeout: int | None = None,
     metadata: Mapping[str, str] | None = None,
     env: Mapping[str, str] | None = None,
+    libraries: Sequence[str] = (),
     one_shot: bool = False,
     claim: IdempotencyRecord | None = None,
 ) -> Session:
@@ -62,6 +64,7 @@ def create_session(
     """
     metadata, env = check_metadata(metadata or {}), check_env(env or {})
     made_from = find_template(lang=lang, template=template)
+    wanted = check_allowed(check_libraries(libraries), lang=made_from.lang)
     policy = policy_for(owner_id=owner.pk, template=made_from)
     wishes = {"idle_timeout": idle_timeout, "max_lifetime": max_lifetime, "execution_timeout": execution_timeout}
     columns = terms(policy, wishes)
@@ -74,8 +77,9 @@ def create_session(
         keep_template=keep_template,
         metadata=metadata,
         env=env,
+        libraries=wanted,
         is_one_shot=one_shot,
-        attend_at=clock.now() + PENDING_LEASE,
+        attend_at=clock.now() + (LIBRARIES_LEASE if wanted or made_from.libraries else PENDING_LEASE),
         **columns,
     )
     # A single statement needs no transaction around it.
@@ -93,6 +97,8 @@ def _give_sandbox(session: Session, *, actor: str) -> Session:
         **template.spec(keep_template=session.keep_template),
         "env": {**template.env, **session.env},
     }
+    if session.libraries:
+        body["more_libraries"] = session.libraries
     user_id = session.owner_id
     release_connection()
     try:

@@ -36,12 +36,11 @@ CANCEL_PATIENCE_S = 3.0
 
 def request_of(execution: Execution) -> dict[str, Any]:
     """Return the proxy's request for an execution; always the same one, so that a repetition joins it."""
-    template = execution.session.template
     takes_all = execution.output_limit_bytes >= OUTPUT_LIMIT_BYTES
     body: dict[str, Any] = {
         "execution_id": str(execution.pk),
         "code": execution.code,
-        "libraries": [*template.libraries, *(name for name in execution.libraries if name not in template.libraries)],
+        "libraries": execution.libraries,
         "timeout": execution.timeout_s,
         "env": execution.env,
         "output_limit_bytes": OUTPUT_LIMIT_BYTES if takes_all else WHOLE_OUTPUT_LIMIT_BYTES,

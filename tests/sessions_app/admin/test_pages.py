@@ -14,7 +14,16 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from sessions_app.models import ApiKey, Execution, IdempotencyRecord, ReaperSweep, Session, SessionEvent, TimeoutPolicy
+from sessions_app.models import (
+    ApiKey,
+    Execution,
+    IdempotencyRecord,
+    LibraryRule,
+    ReaperSweep,
+    Session,
+    SessionEvent,
+    TimeoutPolicy,
+)
 from sessions_app.services.executions import complete_execution, submit_execution
 from tests.sessions_app.fake_proxy import FakeProxy
 
@@ -28,6 +37,7 @@ LISTS = [
     "sandboxtemplate",
     "timeoutpolicy",
     "userpolicy",
+    "libraryrule",
     "apikey",
     "idempotencyrecord",
     "reapersweep",
@@ -44,6 +54,7 @@ def rows(session: Session, owner: User) -> Session:
     """A row of everything."""
     execution = run(session)
     ApiKey.objects.create_key(owner=owner, name="ci")
+    LibraryRule.objects.create(pattern="pycrypto*", note="Not maintained.")
     IdempotencyRecord.objects.create(owner=owner, key="k", fingerprint="f", session=session, execution=execution)
     now = timezone.now()
     ReaperSweep.objects.create(started_at=now, finished_at=now, counts={"expired": 3}, failures={"lost": "away"})

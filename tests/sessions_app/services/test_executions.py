@@ -58,7 +58,8 @@ def test_what_is_sent_is_what_was_asked_for(make_session: Callable[..., Session]
     execution = submit(session, libraries=["six", "requests==2.32.3"], stdin="", env={"A": "1"}, timeout=2.5)
     complete_execution(execution, actor="api")
     body = proxy.execution(execution).body
-    assert body["libraries"] == ["numpy", "six", "requests==2.32.3"]
+    assert body["libraries"] == ["six", "requests==2.32.3"]
+    assert proxy.made[str(session.pk)]["libraries"] == ["numpy", "six"]
     assert (body["stdin"], body["env"], body["timeout"]) == ("", {"A": "1"}, 2.5)
     assert "context" not in body
 

@@ -75,3 +75,13 @@ def test_an_exit_by_signal_is_a_failure_of_the_code() -> None:
     outcome = from_events([{"seq": 1, "type": "exit", "data": end}]).outcome
     assert outcome is not None
     assert (outcome.status, outcome.values["signal"]) == ("failed", 11)
+
+
+@pytest.mark.parametrize(
+    ("told", "phase"), [("compile", "compile"), ("run", "run"), ("x" * 99, ""), (None, ""), (1, "")]
+)
+def test_a_phase_is_one_of_two_or_unknown(told: object, phase: str) -> None:
+    assert from_reply({"status": "failed", "phase": told}).values["phase"] == phase
+    journal = from_events([{"seq": 1, "type": "exit", "data": {"exit_code": 1, "phase": told}, "at": 1.0}])
+    assert journal.outcome is not None
+    assert journal.outcome.values["phase"] == phase
