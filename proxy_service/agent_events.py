@@ -1,9 +1,10 @@
 """The events of executions as an agent tells them, checked, and kept for readers that may be slow.
 
 Exception
-├── AgentBroken    the agent lied, went silent or flooded us: its sandbox must be destroyed
-│   └── AgentGone  the stream ended; the agent itself may still be alive
-└── AgentError     the agent answered a request with an error
+├── AgentBroken           the agent lied or flooded us: its sandbox must be destroyed
+│   └── AgentGone         the stream ended; the agent itself may still be alive
+│       └── AgentSilent   nothing comes over the stream, because of the agent or of what is between us
+└── AgentError            the agent answered a request with an error
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class AgentBroken(Exception):
 
 class AgentGone(AgentBroken):
     """The stream to the agent ended."""
+
+
+class AgentSilent(AgentGone):
+    """Nothing came over the stream for too long."""
 
 
 class AgentError(Exception):

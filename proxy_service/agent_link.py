@@ -20,6 +20,7 @@ from proxy_service.agent_events import (
     AgentBroken,
     AgentError,
     AgentGone,
+    AgentSilent,
     EventStream,
     Followed,
     parse_event,
@@ -206,7 +207,7 @@ class AgentLink:
                 await self._writer.drain()
                 return await answer
         except TimeoutError:
-            raise self.fail(AgentBroken(f"the agent did not answer {op} within {wait_s:g} s")) from None
+            raise self.fail(AgentSilent(f"the agent did not answer {op} within {wait_s:g} s")) from None
         except OSError as error:
             raise self.fail(AgentGone(f"the stream to the agent ended: {error}")) from error
 
@@ -333,7 +334,7 @@ class AgentLink:
         if self._missed_pings >= self._max_missed_pings:
             # Pings are counted, not seconds: a proxy that was itself stopped for a minute must not condemn anyone.
             silence_s = self._ping_interval_s * self._max_missed_pings
-            self.fail(AgentBroken(f"the agent has been silent for {silence_s:g} s"))
+            self.fail(AgentSilent(f"the agent has been silent for {silence_s:g} s"))
             return
         number = next(self._ids)
         self._requests[number] = _Request(self._loop.create_future(), None)

@@ -25,6 +25,7 @@ ProxyError
 └── Unavailable               503  come back later
     ├── BackendUnavailable         no image, no user namespaces, …; `mend` says what to do
     │   └── BackendAway            the engine does not answer; it may come back by itself
+    ├── Unreachable                the sandbox may be alive, but the engine that leads to it does not answer
     ├── StillFinding               the proxy has just started and does not know yet all that runs
     └── ShuttingDown               the proxy is stopping
 """
@@ -167,6 +168,13 @@ class BackendUnavailable(Unavailable):
 
 class BackendAway(BackendUnavailable):
     """Say that the engine does not answer now."""
+
+
+class Unreachable(Unavailable):
+    code = "unreachable"
+
+    def __init__(self) -> None:
+        super().__init__("The sandbox cannot be reached now: its engine does not answer. Try again in a few seconds.")
 
 
 class StillFinding(Unavailable):

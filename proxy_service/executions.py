@@ -26,6 +26,7 @@ from proxy_service.errors import (
     StdinClosed,
     TooManyWaiting,
     UnknownExecution,
+    Unreachable,
 )
 from proxy_service.events import Transcript
 from proxy_service.files import changed_files
@@ -33,9 +34,13 @@ from proxy_service.watching import Watcher
 
 log = logging.getLogger(__name__)
 
-END_MARGIN_S = 30.0
-"""How long after its time-out an execution may take to end before its sandbox counts as broken."""
-CANCEL_TIMEOUT_S = 10.0
+END_MARGIN_S = 180.0
+"""How long after its time-out an execution may take to end before its sandbox counts as broken.
+
+Longer than an engine may be away: a sandbox that can be reached is found out sooner, by what speaks to its agent.
+"""
+CANCEL_TIMEOUT_S = 12.0
+RELINK_WAIT_S = 5.0
 JOURNAL_TIMEOUT_S = 10.0
 BEGIN_PATIENCE_S = 5.0
 MAX_FINISHED_IDS = 4096
@@ -216,6 +221,8 @@ class Executions:
         try:
             await asyncio.wait_for(self._sandbox.cancel(execution_id), CANCEL_TIMEOUT_S)
         except TimeoutError:
+            if not await self._sandbox.reachable(0):
+                raise Unreachable from None
             self._sandbox.mark_broken("it did not answer a cancellation")
             raise SandboxBroken("The sandbox did not answer the cancellation.") from None
 
@@ -284,6 +291,7 @@ class Executions:
         except LibraryError as error:
             return self._end_unstarted(execution, "not_started", error)
         except TimeoutError:
+            # Where there is an engine between, what waits for the end waits for the engine too, and no longer.
             self._sandbox.mark_broken("it did not end an execution at its time-out")
             execution.finish_as("lost", "The sandbox did not end the execution at its time-out.")
         except SandboxBroken as error:
@@ -314,7 +322,8 @@ class Executions:
             if not execution.begun:
                 execution.begun = True
                 if execution.cancel_requested.is_set():
-                    await self._cancel_in_sandbox(execution.id)
+                    with suppress(Unreachable):
+                        await self._cancel_in_sandbox(execution.id)
             if execution.done:
                 return
         if transcript.end is None:
@@ -350,13 +359,16 @@ class Executions:
 
         async def read() -> None:
             try:
+                if not await self._sandbox.reachable(RELINK_WAIT_S):
+                    raise Unreachable
                 async with asyncio.timeout(JOURNAL_TIMEOUT_S) as limit:
                     async for event in self._sandbox.events(execution_id, 0):
                         limit.reschedule(None)
                         execution.transcript.append(event)
                 execution.finish()
             except TimeoutError:
-                execution.finish(SandboxBroken("The sandbox did not answer."))
+                reachable = await self._sandbox.reachable(0)
+                execution.finish(SandboxBroken("The sandbox did not answer.") if reachable else Unreachable())
             except ProxyError as error:
                 execution.finish(error)
             except Exception:

@@ -16,9 +16,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from proxy_service import __version__, metrics
-from proxy_service.errors import BodyTooLarge, InvalidRequest, http_body, http_headers, http_status
+from proxy_service.errors import BodyTooLarge, InvalidRequest, Unreachable, http_body, http_headers, http_status
 from proxy_service.events import Follower, dump, queued_line
-from proxy_service.executions import Execution
+from proxy_service.executions import RELINK_WAIT_S, Execution
 from proxy_service.libraries import check as check_libraries
 from proxy_service.schemas import (
     ExecuteBody,
@@ -145,7 +145,10 @@ async def execute(request: Request) -> Response:
     body.check(running.settings)
     execution = running.sessions.kept.get(session_id, body.execution_id) if body.execution_id else None
     if execution is None:
-        execution = running.submit(running.sessions.get(session_id), body.execution_id or str(uuid.uuid4()), body)
+        session = running.sessions.get(session_id)
+        if not await session.sandbox.reachable(RELINK_WAIT_S):
+            raise Unreachable
+        execution = running.submit(session, body.execution_id or str(uuid.uuid4()), body)
     if NDJSON in request.headers.get("accept", ""):
         return StreamingResponse(_lines(execution, 0), media_type=NDJSON)
     await execution.wait()

@@ -75,6 +75,8 @@ class Settings(BaseSettings):
     agent_ping_s: float = Field(5.0, gt=0)
     agent_silence_s: float = Field(15.0, gt=0)
     """How long an agent may be silent before its sandbox counts as broken."""
+    engine_patience_s: float = Field(120.0, gt=0)
+    """How long a container engine may be away before the sessions that run on it count as lost."""
     pool_parallel_starts: int = Field(2, ge=1)
     stop_timeout_s: float = Field(8.0, gt=0)
 

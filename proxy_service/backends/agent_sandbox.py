@@ -8,9 +8,10 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from proxy_service.agent_events import AgentBroken, AgentError, AgentEvent, AgentGone, EventStream
+from proxy_service.agent_events import AgentBroken, AgentError, AgentEvent, AgentGone, AgentSilent, EventStream
 from proxy_service.agent_link import MAX_BODY_BYTES, AgentLink
 from proxy_service.backends import agent_contexts
 from proxy_service.backends.agent_contexts import AgentContexts
@@ -19,11 +20,13 @@ from proxy_service.backends.languages import commands, source_file
 from proxy_service.errors import (
     BodyTooLarge,
     Conflict,
+    ProxyError,
     SandboxBroken,
     SandboxError,
     StdinClosed,
     TooManyWaiting,
     UnknownExecution,
+    Unreachable,
     UnsupportedSpec,
 )
 
@@ -40,6 +43,10 @@ END_GRACE_S = 30.0
 """How long after its time-out an execution may take to end before its agent counts as broken."""
 LOOK_AGAIN_S = 5.0
 READY_PAUSE_S = 0.02
+RELINK_WAIT_S = 5.0
+"""How long a single request waits for a link that is being made again; what runs waits until that is given up."""
+MAX_SILENCES = 2
+CANCEL_ANSWER_S = 5.0
 MAX_NOTED = 64
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 """What an agent may send for an execution whose output limit this proxy has not seen."""
@@ -145,20 +152,41 @@ class AgentSandbox(AgentContexts):
             if link is None:
                 return
 
-    async def _live_link(self) -> AgentLink:
+    async def reachable(self, wait_s: float) -> bool:
+        if self._link.broken is None:
+            return True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._changed.wait()
+        return self._link.broken is None or self.broken.is_set() or self._destroyed
+
+    async def _live_link(self, wait_s: float | None = None) -> AgentLink:
         while True:
             if self._destroyed or self.broken.is_set():
                 raise SandboxBroken(f"The sandbox is gone: {self.broken_reason or 'it was removed'}.")
             if self._link.broken is None:
                 return self._link
-            await self._changed.wait()
+            if wait_s is not None:
+                if not await self.reachable(wait_s):
+                    raise Unreachable
+            else:
+                await self._changed.wait()
 
-    async def _use(self, ask: Callable[[AgentLink], Awaitable[T]]) -> T:
-        """Ask the agent over the link, and again over its successor if it ends on the way."""
+    async def _use(self, ask: Callable[[AgentLink], Awaitable[T]], wait_s: float | None = None) -> T:
+        """Ask the agent over the link, and again over its successor if it ends on the way.
+
+        Wait for a successor as long as it may come, or `wait_s` seconds. Raises SandboxBroken, Unreachable.
+        """
+        silences = 0
         while True:
-            link = await self._live_link()
+            link = await self._live_link(wait_s)
             try:
                 return await ask(link)
+            except AgentSilent as error:
+                silences += 1
+                if silences == MAX_SILENCES:
+                    # It says hello, and has nothing to say to what it is asked.
+                    self.mark_broken(str(error))
             except AgentGone:
                 continue
             except AgentBroken as error:
@@ -170,7 +198,7 @@ class AgentSandbox(AgentContexts):
 
     async def _ask(self, op: str, body: bytes = b"", **fields: Any) -> dict[str, Any]:
         try:
-            header, _ = await self._use(lambda link: link.request(op, body, **fields))
+            header, _ = await self._use(lambda link: link.request(op, body, **fields), RELINK_WAIT_S)
         except AgentError as error:
             raise _refusal(error, str(fields.get("execution_id", ""))) from error
         return header
@@ -267,14 +295,15 @@ class AgentSandbox(AgentContexts):
     async def _remove_file(self, path: str) -> None:
         try:
             await self._ask("file_remove", path=path, recursive=False)
-        except (AgentError, SandboxError) as error:
+        except (AgentError, ProxyError) as error:
             log.info("sandbox %s: %s was not removed: %s", self.name, path, error)
 
     def _started(self, execution_id: str) -> None:
         """Note that code was started."""
 
     def _give_up(self) -> None:
-        self._link.fail(AgentBroken("the agent does not end an execution whose time is over"))
+        if self._link.broken is None:
+            self._link.fail(AgentBroken("the agent does not end an execution whose time is over"))
 
     async def send_stdin(self, execution_id: str, data: bytes, *, eof: bool) -> int:
         if len(data) > MAX_BODY_BYTES:
@@ -303,7 +332,7 @@ class AgentSandbox(AgentContexts):
             log.info("sandbox %s: standard input was cut off: %s", self.name, error)
 
     async def cancel(self, execution_id: str) -> None:
-        await self._ask("cancel", execution_id=execution_id)
+        await self._ask("cancel", execution_id=execution_id, wait_s=CANCEL_ANSWER_S)
 
     async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:
         buffer = bytearray()

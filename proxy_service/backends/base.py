@@ -171,6 +171,10 @@ class Sandbox(ABC):
             self.broken_reason = reason
             self.broken.set()
 
+    async def reachable(self, wait_s: float) -> bool:
+        """Tell whether it can be spoken to, or is known to be dead; wait so long for what leads to it to come back."""
+        return True
+
     @abstractmethod
     async def assign(self, session_id: str, digest: str, env: Mapping[str, str]) -> None:
         """Give the sandbox to a session, for good; sets `session_id` and `assigned_digest`. Raises SandboxBroken."""

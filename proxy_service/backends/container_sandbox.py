@@ -15,23 +15,24 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
-from proxy_service.agent_events import AgentBroken, AgentGone
+from proxy_service.agent_events import AgentBroken, AgentGone, AgentSilent
 from proxy_service.agent_link import AgentLink, ByteReader, ByteWriter
 from proxy_service.backends.agent_sandbox import AgentSandbox
 from proxy_service.backends.base import SandboxSpec
 from proxy_service.backends.engine import EngineName
-from proxy_service.backends.engine_stream import attach
+from proxy_service.backends.engine_stream import attach, ping
 from proxy_service.backends.fifo_channel import PipesWriter, open_pipes, remove_pipes
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RELINK_TIMEOUT_S = 120.0
 REMOVE_TIMEOUT_S = 60.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 2.0
 LOOK_PAUSE_S = 0.3
+MIN_ANSWER_S = 2.0
+MAX_REFUSALS = 3
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,16 @@ class Engine:
     attach_timeout_s: float = 30.0
     ping_interval_s: float = 5.0
     silence_s: float = 15.0
+    patience_s: float = 120.0
+    """How long it may be away before what runs on it is given up."""
 
     async def call(self, work: Callable[[], T]) -> T:
         """Run a blocking call to the engine in one of its threads."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
-    async def link(self, container_id: str, secret: bytes, pipes: Path | None) -> AgentLink:
+    async def link(
+        self, container_id: str, secret: bytes, pipes: Path | None, *, timeout_s: float | None = None
+    ) -> AgentLink:
         """Attach to a running container's agent, over its pipes when it has any. Raises AgentBroken."""
         reader: ByteReader
         writer: ByteWriter
@@ -62,7 +67,7 @@ class Engine:
             reader,
             writer,
             secret=secret,
-            timeout_s=self.attach_timeout_s,
+            timeout_s=timeout_s or self.attach_timeout_s,
             ping_interval_s=self.ping_interval_s,
             silence_s=self.silence_s,
         )
@@ -85,14 +90,14 @@ class Engine:
         return None if state["Running"] else int(state["ExitCode"])
 
     async def running(self, container_id: str) -> bool:
-        """Tell whether a container runs. Raises OSError when the engine does not answer."""
+        """Tell whether a container runs and is not paused. Raises OSError when the engine does not answer."""
         try:
             state = (await self.call(lambda: self.client.api.inspect_container(container_id)))["State"]
         except NotFound:
             return False
         except (DockerException, requests.RequestException) as error:
             raise OSError(str(error)) from error
-        return bool(state["Running"])
+        return bool(state["Running"]) and not state.get("Paused")
 
     async def remove(self, container_id: str, *, drop_image: str | None = None) -> None:
         """Kill and remove a container, trying again while the engine is away; give up after a minute."""
@@ -149,21 +154,38 @@ class ContainerSandbox(AgentSandbox):
         super().__init__(name, spec, link, created_at=created_at)
 
     async def _relink(self, error: AgentGone) -> AgentLink | None:
-        """Attach again: the engine may have been restarted, or have dropped the connection."""
-        pause_s, deadline = FIRST_PAUSE_S, time.monotonic() + RELINK_TIMEOUT_S
-        while time.monotonic() < deadline and not self._destroyed:
+        """Attach again: the engine may have been stopped or restarted, or have dropped the connection.
+
+        Silence is the agent's own only if the engine answers: then the agent has one more chance, and a short one.
+        """
+        silent, refusals = isinstance(error, AgentSilent), 0
+        answer_s = max(self._engine.ping_interval_s, MIN_ANSWER_S) if silent else self._engine.attach_timeout_s
+        pause_s, deadline = FIRST_PAUSE_S, time.monotonic() + self._engine.patience_s
+        while time.monotonic() < deadline and not self._destroyed and not self.broken.is_set():
             try:
+                await ping(self._engine.url)
                 if not await self._engine.running(self.container_id):
                     return None
-                return await self._engine.link(self.container_id, self._secret, self._pipes)
+                return await self._engine.link(self.container_id, self._secret, self._pipes, timeout_s=answer_s)
             except (OSError, AgentGone) as away:
                 log.info("sandbox %s: not attached yet: %s", self.name, away)
+                refusals += isinstance(away, AgentGone)
             except AgentBroken as broken:
-                log.warning("sandbox %s: %s", self.name, broken)
+                if await self._engine_answers():
+                    log.warning("sandbox %s: %s", self.name, broken)
+                    return None
+            if silent and refusals == MAX_REFUSALS:
                 return None
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         return None
+
+    async def _engine_answers(self) -> bool:
+        try:
+            await ping(self._engine.url)
+        except OSError:
+            return False
+        return True
 
     async def _remove(self) -> None:
         await self._engine.remove(self.container_id, drop_image=self._drop_image)

@@ -78,6 +78,7 @@ class ContainerBackend(Backend):
             attach_timeout_s=self._settings.start_timeout_s,
             ping_interval_s=self._settings.agent_ping_s,
             silence_s=self._settings.agent_silence_s,
+            patience_s=self._settings.engine_patience_s,
         )
         local = self._is_local = engine_is_local(url)
         maker = ContainerMaker(

@@ -14,6 +14,7 @@ from proxy_service.agent_events import AgentGone
 _HEADER = struct.Struct(">BxxxI")
 _STDOUT = 1
 _CONNECT_TIMEOUT_S = 10.0
+_PING_TIMEOUT_S = 3.0
 _MAX_ANSWER_BYTES = 64 * 1024
 
 
@@ -81,6 +82,21 @@ async def attach(url: str, container_id: str) -> tuple[DemuxReader, asyncio.Stre
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError) as error:
         raise AgentGone(f"the engine does not attach: {error or 'time-out'}") from error
     return DemuxReader(reader), writer
+
+
+async def ping(url: str, timeout_s: float = _PING_TIMEOUT_S) -> None:
+    """Make sure that the engine answers, without waiting as its client does. Raises OSError."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await _connect(url)
+            try:
+                writer.write(b"GET /_ping HTTP/1.0\r\nHost: engine\r\n\r\n")
+                if b" 200 " not in await reader.readline():
+                    raise OSError("the engine is not well")
+            finally:
+                writer.close()
+    except ValueError as error:
+        raise OSError("the engine does not speak HTTP") from error
 
 
 async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
