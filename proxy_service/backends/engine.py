@@ -57,10 +57,13 @@ def connect(
     url = engine_url(engine, settings)
     if url.startswith("unix://") and not Path(url.removeprefix("unix://")).exists():
         raise BackendAway(f"The {engine.capitalize()} engine does not answer: no {url}", mend=_MEND[engine])
+    client = None
     try:
         client = docker.DockerClient(base_url=url, version="1.40", timeout=int(timeout_s), max_pool_size=connections)
         client.ping()
     except (DockerException, requests.RequestException, OSError) as error:
+        if client is not None:
+            client.close()
         detail = f"The {engine.capitalize()} engine does not answer at {url}: {error}"
         raise BackendAway(detail, mend=_MEND[engine]) from error
     return client
