@@ -4,13 +4,15 @@ SandboxwebError
 ├── InvalidInput                the caller's input; names the field
 │   ├── TooLarge                more bytes than a field may hold
 │   │   └── NoSpace             more than the sandbox's disk has room for
-│   └── Unsupported             a language or library that this server cannot run
+│   ├── Unsupported             a language or library that this server cannot run
+│   └── ContextUnknown          the session has no context of that id
 ├── Conflict                    the state of things does not allow it
 │   ├── SessionNotActive        not ready yet
 │   ├── SessionGone             ended; carries the reason
 │   ├── QueueFull               too many executions wait in this session
 │   ├── StdinClosed             what should read standard input has ended, or was not asked to
 │   ├── FileConflict            something in the workspace is in the way
+│   ├── TooManyContexts         the session has as many contexts as it may
 │   ├── IdempotencyMismatch     the key was used with another request
 │   └── IdempotencyInProgress   the first request with this key is still being answered
 ├── SandboxFailed               the sandbox could not be made, or broke
@@ -62,6 +64,15 @@ class Unsupported(InvalidInput):
     code = "unsupported"
 
 
+class ContextUnknown(InvalidInput):
+    """The session has no context of that id: it was never made, or is deleted."""
+
+    code = "context_unknown"
+
+    def __init__(self, message: str) -> None:
+        super().__init__("context", message)
+
+
 class Conflict(SandboxwebError):
     """The state of a session or request does not allow what was asked."""
 
@@ -111,6 +122,13 @@ class FileMissing(SandboxwebError):
 
     code = "file_not_found"
     field = "path"
+
+
+class TooManyContexts(Conflict):
+    """As many contexts are in this session as may be."""
+
+    code = "too_many_contexts"
+    retry_after_s = 1
 
 
 class IdempotencyMismatch(Conflict):

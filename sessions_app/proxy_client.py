@@ -20,6 +20,7 @@ import httpx
 from django.conf import settings
 
 from sessions_app.exceptions import (
+    ContextUnknown,
     ExecutionUnknown,
     FileConflict,
     FileMissing,
@@ -33,6 +34,7 @@ from sessions_app.exceptions import (
     SandboxwebError,
     StdinClosed,
     TooLarge,
+    TooManyContexts,
     Unsupported,
 )
 from sessions_app.http_pool import Answer, ConnectFailed, HttpPool
@@ -215,6 +217,32 @@ class ProxyClient:
         finally:
             response.close()
 
+    # --- Contexts -------------------------------------------------------------------------------------------------
+
+    def create_context(self, session_id: object, context_id: str) -> Json:
+        """Make a context, or find the one of that id again."""
+        return self._json("POST", f"/sessions/{session_id}/contexts", body={"context_id": context_id})
+
+    def list_contexts(self, session_id: object) -> list[Json]:
+        """Return the contexts of a session."""
+        return list(self._json("GET", f"/sessions/{session_id}/contexts")["contexts"])
+
+    def show_context(self, session_id: object, context_id: str) -> Json:
+        """Return one context."""
+        return self._json("GET", f"/sessions/{session_id}/contexts/{context_id}")
+
+    def restart_context(self, session_id: object, context_id: str) -> Json:
+        """Give a context a new interpreter."""
+        return self._json("POST", f"/sessions/{session_id}/contexts/{context_id}/restart")
+
+    def interrupt_context(self, session_id: object, context_id: str) -> Json:
+        """Interrupt what runs in a context."""
+        return self._json("POST", f"/sessions/{session_id}/contexts/{context_id}/interrupt")
+
+    def delete_context(self, session_id: object, context_id: str) -> Json:
+        """End a context."""
+        return self._json("DELETE", f"/sessions/{session_id}/contexts/{context_id}")
+
     # --- HTTP -----------------------------------------------------------------------------------------------------
 
     def _json(
@@ -329,6 +357,8 @@ def _failure(answer: Answer, path: str) -> SandboxwebError:
     match answer.status:
         case 404 if code == "unknown_execution":
             return ExecutionUnknown(detail)
+        case 404 if code == "unknown_context":
+            return ContextUnknown(detail)
         case 404 if code in ("unknown_session", "not_found", ""):
             return SandboxMissing("The session's sandbox is gone.")
         case 404 if code == "file_not_found":
@@ -341,6 +371,8 @@ def _failure(answer: Answer, path: str) -> SandboxwebError:
             return TooLarge(field or "code", detail)
         case 422:
             return Unsupported(field or "lang", detail)
+        case 429 if code == "too_many_contexts":
+            return TooManyContexts(detail)
         case 429:
             return QueueFull(detail)
         case 502:

@@ -13,11 +13,13 @@ from django.utils.safestring import SafeString
 from sessions_app.admin import columns
 from sessions_app.admin.base import user_of
 from sessions_app.admin.large import LanguageFilter, LargePage
+from sessions_app.admin.results import shown_results
 from sessions_app.exceptions import SandboxwebError
 from sessions_app.models import Actor, Execution
 from sessions_app.services.executions import cancel_execution
 
-LARGE = ("code", "stdout", "stderr", "stdin", "results", "artifacts", "env", "libraries")
+OUTPUT = ("shown_stdout", "shown_stderr", "truncated", "shown_exception", "shown_results", "shown_artifacts")
+LARGE = ("code", "stdout", "stderr", "stdin", "results", "artifacts", "env", "libraries", "exception")
 
 
 class SessionLanguageFilter(LanguageFilter):
@@ -50,6 +52,7 @@ class ExecutionAdmin(LargePage):
         "shown_stdout",
         "shown_stderr",
         "shown_results",
+        "shown_exception",
         "shown_artifacts",
         "shown_libraries",
         "took",
@@ -63,11 +66,11 @@ class ExecutionAdmin(LargePage):
             {
                 "fields": (
                     *("shown_code", "shown_libraries", "shown_stdin", "shown_env"),
-                    *("context", "timeout_s", "output_limit_bytes"),
+                    *("context", "context_restarted", "timeout_s", "output_limit_bytes"),
                 )
             },
         ),
-        ("Output", {"fields": ("shown_stdout", "shown_stderr", "truncated", "shown_results", "shown_artifacts")}),
+        ("Output", {"fields": OUTPUT}),
         ("Cost", {"fields": (("took", "cpu", "memory"),)}),
         ("Clocks", {"fields": (("created_at", "started_at", "finished_at"), "last_seq")}),
     )
@@ -148,7 +151,13 @@ class ExecutionAdmin(LargePage):
     @admin.display(description="results")
     def shown_results(self, execution: Execution) -> SafeString:
         """Show its rich results."""
-        return columns.json_block(execution.results)
+        return shown_results(execution.results)
+
+    @admin.display(description="exception")
+    def shown_exception(self, execution: Execution) -> SafeString:
+        """Show what its code raised and nothing caught."""
+        raised = execution.exception or {}
+        return columns.block("\n".join(raised.get("traceback", ())))
 
     @admin.display(description="artifacts")
     def shown_artifacts(self, execution: Execution) -> SafeString:

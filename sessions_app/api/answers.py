@@ -77,6 +77,61 @@ class TerminatedAnswer(serializers.Serializer[Any]):
     termination_reason = serializers.ChoiceField(Session.Reason.choices)
 
 
+class RichAnswer(serializers.Serializer[Any]):
+    """Something rich that code showed, in as many representations as there are."""
+
+    text = serializers.CharField(required=False)
+    html = serializers.CharField(required=False)
+    markdown = serializers.CharField(required=False)
+    svg = serializers.CharField(required=False)
+    png = serializers.CharField(required=False, help_text="In base64, as `jpeg` and `pdf`.")
+    jpeg = serializers.CharField(required=False)
+    pdf = serializers.CharField(required=False)
+    latex = serializers.CharField(required=False)
+    json = serializers.JSONField(required=False)
+    javascript = serializers.CharField(required=False)
+    is_main_result = serializers.BooleanField(help_text="Whether it is the value of the last expression.")
+
+
+class ExceptionAnswer(serializers.Serializer[Any]):
+    """What code in a context raised and nothing caught, or what went wrong on this server's side."""
+
+    name = serializers.CharField(help_text="The exception's class; `SandboxwebError` for this server's own errors.")
+    value = serializers.CharField(help_text="What it says.")
+    traceback = serializers.ListField(child=serializers.CharField(), help_text="Its lines.")
+
+
+class ContextAnswer(serializers.Serializer[Any]):
+    """An interpreter that keeps its state between executions."""
+
+    context_id = serializers.CharField()
+    lang = serializers.ChoiceField(["python"])
+    state = serializers.ChoiceField(["starting", "idle", "busy", "ended"], help_text="One that ended starts on use.")
+    executions = serializers.IntegerField(help_text="How many ran in it.")
+    restarts = serializers.IntegerField(help_text="How often its state was lost or forgotten.")
+    created_at = serializers.DateTimeField()
+
+
+class ContextsAnswer(serializers.Serializer[Any]):
+    """The contexts of a session."""
+
+    contexts = ContextAnswer(many=True)
+
+
+class InterruptedAnswer(serializers.Serializer[Any]):
+    """What came of an interrupt."""
+
+    context_id = serializers.CharField()
+    interrupted = serializers.BooleanField(help_text="False when nothing ran in it.")
+
+
+class DeletedContextAnswer(serializers.Serializer[Any]):
+    """A context that is gone."""
+
+    context_id = serializers.CharField()
+    status = serializers.ChoiceField(["deleted"])
+
+
 class ResultAnswer(serializers.Serializer[Any]):
     """What came of an execution. The user's failure is a result, not an error."""
 
@@ -95,11 +150,12 @@ class ResultAnswer(serializers.Serializer[Any]):
     duration_ms = serializers.FloatField(allow_null=True)
     cpu_ms = serializers.FloatField(allow_null=True)
     max_rss_bytes = serializers.IntegerField(allow_null=True)
-    results = serializers.ListField(child=serializers.DictField())
+    results = RichAnswer(many=True, help_text="What it showed in a context.")
     artifacts = serializers.ListField(child=serializers.DictField())
     truncated = serializers.BooleanField(help_text="Whether the middle of its output was cut out.")
     hint = serializers.CharField(allow_null=True)
-    error = serializers.CharField(allow_null=True, help_text="What went wrong on this server's side.")
+    error = ExceptionAnswer(allow_null=True)
+    context_restarted = serializers.BooleanField(help_text="Whether its context lost its state, in it or before.")
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)

@@ -6,11 +6,15 @@ Plain functions, because building a serializer costs more than the queries of th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from sessions_app import clock
 from sessions_app.models import Execution, SandboxTemplate, Session, SessionEvent
+
+SERVER_ERROR = "SandboxwebError"
+"""The name of an error that is this server's, where that of an exception stands otherwise."""
 
 
 def instant(value: datetime | None) -> str | None:
@@ -77,11 +81,26 @@ def result_body(execution: Execution) -> dict[str, Any]:
         "artifacts": execution.artifacts,
         "truncated": execution.truncated,
         "hint": execution.hint or None,
-        "error": execution.error or None,
+        "error": error_body(execution),
+        "context_restarted": execution.context_restarted,
         "created_at": instant(execution.created_at),
         "started_at": instant(execution.started_at),
         "finished_at": instant(execution.finished_at),
     }
+
+
+def error_body(execution: Execution) -> dict[str, Any] | None:
+    """Return what code in a context raised and nothing caught, or else what went wrong on this server's side."""
+    if execution.exception is not None:
+        return dict(execution.exception)
+    return {"name": SERVER_ERROR, "value": execution.error, "traceback": []} if execution.error else None
+
+
+def context_body(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a context, as the proxy tells of it."""
+    created_at = datetime.fromtimestamp(float(context.get("created_at") or 0), UTC)
+    names = ("context_id", "lang", "state", "executions", "restarts")
+    return {**{name: context.get(name) for name in names}, "created_at": instant(created_at)}
 
 
 def execution_body(execution: Execution) -> dict[str, Any]:

@@ -51,6 +51,7 @@ RESULT_EXAMPLE: dict[str, Any] = {
     "truncated": False,
     "hint": None,
     "error": None,
+    "context_restarted": False,
     "created_at": "2026-01-05T10:00:01Z",
     "started_at": "2026-01-05T10:00:01Z",
     "finished_at": "2026-01-05T10:00:01Z",
@@ -251,6 +252,7 @@ execute = extend_schema(
     examples=[
         sent("A sum", code="print(1+1)"),
         sent("With a library", code="import numpy\nprint(numpy.arange(3).sum())", libraries=["numpy"], timeout=60),
+        sent("In a context", code="x = 20\nx + 1", context="default"),
         sent("Without waiting", code="import time\ntime.sleep(20)", wait=False),
     ],
     responses={
@@ -259,6 +261,7 @@ execute = extend_schema(
             "It ended.",
             RESULT_EXAMPLE,
             {**RESULT_EXAMPLE, "status": "failed", "stdout": "", "exit_code": 3},
+            {**RESULT_EXAMPLE, "stdout": "", "results": [{"text": "21", "is_main_result": True}]},
         ),
         **LIVE,
         202: answer(answers.ResultAnswer, "It was accepted.", {**RESULT_EXAMPLE, "status": "running", "stdout": ""}),
@@ -268,7 +271,7 @@ execute = extend_schema(
 list_executions = extend_schema(
     tags=["executions"],
     summary="List a session's executions, the newest first",
-    description="Code and output are cut to their first 4096 characters here.",
+    description="Code and output are cut to their first 4096 characters here; results longer than 64 KiB are left out.",
     responses={200: answers.ExecutionAnswer(many=True), **errors(400, 401, 404)},
 )
 show_execution = extend_schema(

@@ -12,11 +12,13 @@ from sessions_app import exceptions as app
 STATUS: dict[type[app.SandboxwebError], int] = {
     app.InvalidInput: status.HTTP_400_BAD_REQUEST,
     app.TooLarge: status.HTTP_413_REQUEST_ENTITY_TOO_LARGE,
+    app.ContextUnknown: status.HTTP_404_NOT_FOUND,
     app.Unsupported: status.HTTP_422_UNPROCESSABLE_ENTITY,
     app.Conflict: status.HTTP_409_CONFLICT,
     app.SessionGone: status.HTTP_410_GONE,
     app.QueueFull: status.HTTP_429_TOO_MANY_REQUESTS,
     app.FileMissing: status.HTTP_404_NOT_FOUND,
+    app.TooManyContexts: status.HTTP_429_TOO_MANY_REQUESTS,
     app.ExecutionUnknown: status.HTTP_404_NOT_FOUND,
     app.SandboxFailed: status.HTTP_502_BAD_GATEWAY,
     app.ProxyUnavailable: status.HTTP_503_SERVICE_UNAVAILABLE,

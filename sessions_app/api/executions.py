@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db.models.functions import Left
+from django.db.models import Case, F, JSONField, TextField, When
+from django.db.models.functions import Cast, Left, Length
+from django.db.models.lookups import LessThanOrEqual
 from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -26,6 +28,9 @@ from sessions_app.services.sessions import require_active
 # A list of executions shows how their texts begin: fifty times the whole would be a hundred megabytes.
 PREVIEW_CHARS = 4096
 PREVIEWED = ("code", "stdout", "stderr")
+UNREAD = ("stdin", "env", "results")
+LISTED_RESULTS_CHARS = 64 * 1024
+LEFT_OUT = {"text": "[too long for a list: look at the execution itself]", "is_main_result": False}
 
 
 class ExecuteInSession(Streaming, ApiView):
@@ -120,6 +125,13 @@ def _run_again(record: IdempotencyRecord) -> Answer | None:
     return 200, result_body(executions.complete_one_shot(record.execution, actor=Actor.API, is_keyed=True))
 
 
+def short_results() -> Case:
+    """Return the results as a database reads them for a list: those that are long stay where they are."""
+    size = Length(Cast("results", TextField()))
+    short = When(LessThanOrEqual(size, LISTED_RESULTS_CHARS), then=F("results"))
+    return Case(short, default=None, output_field=JSONField(null=True))
+
+
 class SessionExecutions(ApiView):
     """What was run in the session, the newest first; long texts are cut."""
 
@@ -133,7 +145,8 @@ class SessionExecutions(ApiView):
             return Execution.objects.none()
         session = own_session(self.request, self.kwargs["session_id"])
         begins = {f"{name}_begins": Left(name, PREVIEW_CHARS) for name in PREVIEWED}
-        return Execution.objects.filter(session_id=session.pk).defer(*PREVIEWED, "stdin", "env").annotate(**begins)
+        rows = Execution.objects.filter(session_id=session.pk).defer(*PREVIEWED, *UNREAD).annotate(**begins)
+        return rows.annotate(short_results=short_results())
 
     @docs.list_executions
     def get(self, request: Request, session_id: str) -> Response:
@@ -142,6 +155,8 @@ class SessionExecutions(ApiView):
         for execution in page:
             for name in PREVIEWED:
                 setattr(execution, name, getattr(execution, f"{name}_begins"))
+            short: list[Any] | None = getattr(execution, "short_results", None)
+            execution.results = [LEFT_OUT] if short is None else short
         return self.get_paginated_response([execution_body(execution) for execution in page])
 
     def links(self, data: Any) -> Links:

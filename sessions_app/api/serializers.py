@@ -130,7 +130,7 @@ class Execute(Run):
         required=False,
         allow_null=True,
         max_length=100,
-        help_text="A context of the session whose state the code shares.",
+        help_text="A context of the session whose state the code shares; `default` is made on its first use.",
     )
     wait = serializers.BooleanField(
         label="Wait for its end",
@@ -167,6 +167,21 @@ class SendStdin(Request):
         default=False,
         label="End",
         help_text="Nothing more follows: the code reads the end of its input.",
+    )
+
+
+class CreateContext(Request):
+    """A new context."""
+
+    context_id = TextField(
+        label="Id",
+        required=False,
+        allow_null=True,
+        max_length=64,
+        help_text="Letters, digits, `-` and `_`; one is made up if left out. One that is there is found again.",
+    )
+    lang = TextField(
+        label="Language", required=False, allow_null=True, max_length=32, help_text="`python`, as yet the only one."
     )
 
 

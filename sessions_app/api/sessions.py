@@ -81,6 +81,7 @@ def session_links(session_id: str) -> Links:
         ("Session", address),
         ("Run code in it", f"{address}/execute"),
         ("Its executions", f"{address}/executions"),
+        ("Its contexts", f"{address}/contexts"),
         ("What happened to it", f"{address}/events"),
         ("Give it more time", f"{address}/renew"),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path, register_converter
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from sessions_app.api import executions, files, server, session_events, sessions, stdin, streams
+from sessions_app.api import contexts, executions, files, server, session_events, sessions, stdin, streams
 
 register_converter(files.AnyPath, "any")
 
@@ -22,6 +22,18 @@ urlpatterns = [
     path("sessions/<str:session_id>/executions", executions.SessionExecutions.as_view(), name="session-executions"),
     path("sessions/<str:session_id>/files", files.SessionFiles.as_view(), name="files"),
     path("sessions/<str:session_id>/files/<any:path>", files.SessionFile.as_view(), name="file"),
+    path("sessions/<str:session_id>/contexts", contexts.ContextList.as_view(), name="contexts"),
+    path("sessions/<str:session_id>/contexts/<str:context_id>", contexts.ContextDetail.as_view(), name="context"),
+    path(
+        "sessions/<str:session_id>/contexts/<str:context_id>/restart",
+        contexts.ContextRestart.as_view(),
+        name="context-restart",
+    ),
+    path(
+        "sessions/<str:session_id>/contexts/<str:context_id>/interrupt",
+        contexts.ContextInterrupt.as_view(),
+        name="context-interrupt",
+    ),
     path("executions/<str:execution_id>", executions.ExecutionDetail.as_view(), name="execution"),
     path("executions/<str:execution_id>/events", streams.ExecutionEvents.as_view(), name="execution-events"),
     path("executions/<str:execution_id>/stdin", stdin.ExecutionStdin.as_view(), name="execution-stdin"),

@@ -69,6 +69,12 @@ class Execution(models.Model):
         max_length=8, blank=True, help_text="`compile` when its language refused the code, `run` when it ran."
     )
     results = models.JSONField(default=list, blank=True)
+    exception = models.JSONField(
+        null=True, blank=True, help_text="What code in a context raised and nothing caught: name, value, traceback."
+    )
+    context_restarted = models.BooleanField(
+        default=False, help_text="Whether the state of its context was lost, in it or before it."
+    )
     artifacts = models.JSONField(default=list, blank=True)
     truncated = models.BooleanField(default=False)
     hint = models.TextField(blank=True)

@@ -32,6 +32,7 @@ from sessions_app.prepared import insert
 from sessions_app.proxy_client import proxy
 from sessions_app.services import outcome, settlement
 from sessions_app.services.connections import release_connection
+from sessions_app.services.contexts import check_context_id, check_contexts
 from sessions_app.services.libraries import check_allowed
 from sessions_app.services.policies import policy_for
 from sessions_app.services.sessions import create_session, find_template, require_active, terminate_session
@@ -141,9 +142,10 @@ def _goes_on(session: Session, stdin_stream: bool) -> bool:
 
 
 def _context(session: Session, context: str | None) -> str:
-    if context and not session.capabilities.get("contexts"):
-        raise Unsupported("context", "The sandbox of this session keeps no contexts.")
-    return context or ""
+    if not context:
+        return ""
+    check_contexts(session)
+    return check_context_id(context)
 
 
 def complete_execution(execution: Execution, *, actor: str) -> Execution:

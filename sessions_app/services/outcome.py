@@ -12,6 +12,7 @@ from typing import Any
 
 from sessions_app.limits import WHOLE_OUTPUT_LIMIT_BYTES
 from sessions_app.models import Execution
+from sessions_app.services import rich
 from sessions_app.services.output import cut, fits, omitted
 
 Status = Execution.Status
@@ -48,15 +49,17 @@ def from_reply(reply: Mapping[str, Any]) -> Outcome:
         **_measures(reply),
         "stdout": stdout,
         "stderr": stderr,
-        "results": clean(_list(reply.get("results"))),
-        "artifacts": clean(_list(reply.get("artifacts"))),
+        "results": rich.results(reply.get("results")),
+        "exception": rich.exception(reply.get("exception")),
+        "context_restarted": reply.get("context_restarted") is True,
+        "artifacts": rich.clean(_list(reply.get("artifacts"))),
         "error": kept(reply.get("error"))[0],
         "truncated": bool(reply.get("truncated")) or cut_out or cut_err,
         "started_at": _instant(reply.get("started_at")),
         "finished_at": _instant(reply.get("finished_at")),
         "last_seq": _integer(reply.get("last_seq"), MAX_INT64) or 0,
     }
-    return Outcome(status if status in FINAL else Status.ERROR, values, _told(reply))
+    return Outcome(status if status in FINAL else Status.ERROR, values, _told(reply, values["exception"]))
 
 
 @dataclass
@@ -73,6 +76,7 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
     journal = Journal()
     parts: dict[str, list[str]] = {"stdout": [], "stderr": []}
     results: list[Any] = []
+    exception: object = None
     truncated, last_seq = False, 0
     end: Mapping[str, Any] | None = None
     finished_at: datetime | None = None
@@ -88,6 +92,8 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
             parts.get(str(data.get("stream")), []).append(omitted(_integer(data.get("omitted_bytes"), MAX_INT64) or 0))
         elif kind == "result":
             results.append(data)
+        elif kind == "error":
+            exception = data
         elif kind == "exit" and isinstance(data, Mapping):
             end, finished_at = data, _instant(event.get("at"))
     stdout, cut_out = kept("".join(parts["stdout"]))
@@ -95,14 +101,16 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
     journal.partial = {
         "stdout": stdout,
         "stderr": stderr,
-        "results": clean(results),
+        "results": rich.results(results),
+        "exception": rich.exception(exception),
         "truncated": truncated or cut_out or cut_err,
         "started_at": journal.started_at,
         "last_seq": last_seq,
     }
     if end is not None:
         values = {**journal.partial, **_measures(end), "finished_at": finished_at}
-        journal.outcome = Outcome(_status_of(end), values, _told(end))
+        values["context_restarted"] = end.get("context_restarted") is True
+        journal.outcome = Outcome(_status_of(end), values, _told(end, values["exception"]))
     return journal
 
 
@@ -114,17 +122,6 @@ def kept(text: object) -> tuple[str, bool]:
     if fits(storable, TAKEN_LIMIT_BYTES):
         return storable, False
     return cut(storable, WHOLE_OUTPUT_LIMIT_BYTES), True
-
-
-def clean(value: Any) -> Any:
-    """Return JSON whose texts every database can keep."""
-    if isinstance(value, str):
-        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [clean(item) for item in value]
-    if isinstance(value, Mapping):
-        return {clean(str(key)): clean(item) for key, item in value.items()}
-    return value
 
 
 def _status_of(end: Mapping[str, Any]) -> str:
@@ -147,9 +144,10 @@ def _measures(source: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _told(source: Mapping[str, Any]) -> dict[str, Any]:
+def _told(source: Mapping[str, Any], exception: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what only a hint is made of."""
-    return {name: clean(source[name]) for name in ("message", "where") if source.get(name)}
+    told = {name: rich.clean(source[name]) for name in ("message", "where") if source.get(name)}
+    return told if "where" in told or not (where := rich.where(exception)) else {**told, "where": where}
 
 
 def _list(value: object) -> list[Any]:

@@ -44,10 +44,14 @@ class FakeProxy:
     away: bool = False
     break_next: int = 0
     failures: dict[str, httpx.Response] = field(default_factory=dict)
+    keeps_contexts: bool = True
+    contexts: dict[str, Json] = field(default_factory=dict)
     before: Callable[[httpx.Request], None] | None = None
     requests: list[str] = field(default_factory=list)
     says: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Standard error and exit code of code that fails."""
+    shows: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
+    """The `result` and `error` events of code in a context."""
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self)
@@ -103,7 +107,7 @@ class FakeProxy:
             "status": "active",
             "sandbox": f"sbx-{session_id[:8]}",
             "backend": "fake",
-            "capabilities": {"contexts": False},
+            "capabilities": {"contexts": self.keeps_contexts},
         }
         return httpx.Response(200 if known else 201, json=answer)
 
@@ -115,11 +119,39 @@ class FakeProxy:
             case "DELETE", []:
                 del self.sandboxes[session_id]
                 return httpx.Response(200, json={"session_id": session_id, "status": "terminated"})
+            case method, ["contexts", *rest]:
+                return self._of_contexts(method, rest, body)
             case "POST", ["execute"]:
                 return self._execute(executions, body, request)
             case method, ["executions", execution_id, *rest] if execution_id in executions:
                 return self._of_execution(method, rest, executions[execution_id], request)
         return httpx.Response(404, json={"error": "unknown_execution", "detail": "No such execution."})
+
+    def _of_contexts(self, method: str, rest: list[str], body: Json) -> httpx.Response:
+        """Answer for the contexts of whatever session: a test has one."""
+        match method, rest:
+            case "GET", []:
+                return httpx.Response(200, json={"contexts": list(self.contexts.values())})
+            case "POST", []:
+                if len(self.contexts) >= 8:
+                    return httpx.Response(429, json={"error": "too_many_contexts", "detail": "At most 8."})
+                name = body["context_id"]
+                state = {"context_id": name, "lang": "python", "state": "idle", "created_at": time.time()}
+                known = self.contexts.setdefault(name, {**state, "executions": 0, "restarts": 0})
+                return httpx.Response(201, json=known)
+            case _, [name, *_] if name not in self.contexts:
+                return httpx.Response(404, json={"error": "unknown_context", "detail": "No.", "field": "context"})
+            case "GET", [name]:
+                return httpx.Response(200, json=self.contexts[name])
+            case "DELETE", [name]:
+                del self.contexts[name]
+                return httpx.Response(200, json={"context_id": name, "status": "deleted"})
+            case "POST", [name, "restart"]:
+                self.contexts[name]["restarts"] += 1
+                return httpx.Response(200, json=self.contexts[name])
+            case _, [name, _]:
+                return httpx.Response(200, json={"context_id": name, "interrupted": True})
+        return httpx.Response(404, json={"error": "not_found", "detail": "Nothing."})
 
     @staticmethod
     def _of_execution(method: str, rest: list[str], execution: FakeExecution, request: httpx.Request) -> httpx.Response:
@@ -146,6 +178,8 @@ class FakeProxy:
             execution = executions[execution_id] = FakeExecution(body)
             execution.say("started", {})
             if body["code"] != "wait":
+                for kind, data in self.shows.get(body["code"], ()):
+                    execution.say(kind, data)
                 stderr, exit_code = self.says.get(body["code"], ("", 0))
                 execution.say("stdout", f"ran {body['code']}\n")
                 if stderr:
@@ -173,6 +207,9 @@ def _result(execution_id: str, execution: FakeExecution) -> Json:
         "status": end["status"],
         **text,
         **{name: end[name] for name in ("exit_code", "signal", "duration_ms", "cpu_ms", "max_rss_bytes")},
+        "results": [event["data"] for event in execution.events if event["type"] == "result"],
+        "exception": next((event["data"] for event in execution.events if event["type"] == "error"), None),
+        "context_restarted": bool(end.get("context_restarted")),
         "truncated": False,
         "started_at": execution.events[0]["at"],
         "finished_at": execution.events[-1]["at"],

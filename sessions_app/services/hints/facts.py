@@ -45,7 +45,7 @@ def facts_of(execution: Execution, status: str, values: Mapping[str, Any], told:
     return Facts(
         status=status,
         lang=execution.session.lang,
-        stderr=str(values.get("stderr", "")),
+        stderr=str(values.get("stderr", "")) + _traceback(values.get("exception")),
         exit_code=values.get("exit_code"),
         signal=values.get("signal"),
         message=str(told.get("message") or ""),
@@ -60,3 +60,9 @@ def facts_of(execution: Execution, status: str, values: Mapping[str, Any], told:
         disk_bytes=template.disk_bytes,
         pids=template.pids,
     )
+
+
+def _traceback(exception: object) -> str:
+    """Return what an interpreter of its own would have written of an exception: a context's tells it apart."""
+    lines = exception.get("traceback") if isinstance(exception, Mapping) else None
+    return "".join(f"{line}\n" for line in lines) if isinstance(lines, list) else ""

@@ -37,7 +37,7 @@ def test_a_session_is_made(api: Caller, proxy: FakeProxy) -> None:
         "python",
         {"agent": "a"},
     )
-    assert body["capabilities"] == {"contexts": False}
+    assert body["capabilities"] == {"contexts": True}
     assert parse_datetime(body["expires_at"]) == parse_datetime(body["started_at"]) + timedelta(seconds=60)  # type: ignore[operator]
     assert b"secret" not in answer.content
     assert proxy.made[body["session_id"]]["env"] == {"TOKEN": "secret"}
