@@ -79,7 +79,7 @@ def test_what_is_sent_is_what_was_asked_for(make_session: Callable[..., Session]
         ({"timeout": float("nan")}, InvalidInput, "timeout"),
         ({"timeout": 601}, InvalidInput, "timeout"),
         ({"env": {"1A": ""}}, InvalidInput, "env"),
-        ({"context": "default"}, Unsupported, "context"),
+        ({"context": "a b"}, InvalidInput, "context"),
     ],
 )
 def test_bad_input_names_its_field_and_leaves_the_session_as_it_was(
