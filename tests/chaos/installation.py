@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -15,8 +14,11 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,8 @@ class Installation:
     def __init__(self, *, backend: str, database: str, pool_size: int = 2) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="sandboxweb-chaos-"))
         self.home.chmod(0o755)
+        # Processes end with the thread that started them (`tether.py`): so one thread that lives on starts them all.
+        self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")
         self.backend = backend
         self.pool_size = pool_size
         self.daemons: dict[str, Daemon] = {}
@@ -69,14 +73,17 @@ class Installation:
         settings = {}
         url = f"sqlite:///{self.home / 'db.sqlite3'}"
         if database == "postgres":
-            self.daemons["database"] = cluster = Database(self._directory("postgres"))
+            self.daemons["database"] = cluster = Database(self._directory("postgres"), self._spawn)
             url = cluster.url
         if backend == "docker":
-            self.daemons["engine"] = engine = DockerEngine(self._directory("docker"))
+            self.daemons["engine"] = engine = DockerEngine(self._directory("docker"), self._spawn)
             settings["DOCKER_HOST"] = engine.url
         self.servers = Servers(
             backend=backend, database_url=url, data_dir=self._directory("servers"), settings=settings
         )
+
+    def _spawn(self, launch: Callable[[], None]) -> None:
+        self._spawner.submit(launch).result()
 
     def _directory(self, name: str) -> Path:
         path = self.home / name
@@ -129,7 +136,14 @@ class Installation:
         if database is not None and not database.ended():
             database.signal(signal.SIGINT)
             database.wait()
+        self._spawner.shutdown()
         shutil.rmtree(self.home, ignore_errors=True)
+
+    def takes_sandboxes(self, blow: Blow) -> bool:
+        """Tell whether a blow ends sandboxes: those of bubblewrap end with their proxy, containers with their engine."""
+        if self.backend == "bubblewrap":
+            return blow.target == "proxy" and blow.kind != "stop"
+        return blow.loses
 
     # --- striking and mending
 
@@ -166,7 +180,7 @@ class Installation:
                 daemon.start()
             else:
                 self._end_of(blow.target)
-                self.servers.launch(blow.target)
+                self._spawn(lambda: self.servers.launch(blow.target))
             self._struck.discard(blow.target)
 
     @staticmethod
@@ -197,7 +211,7 @@ class Installation:
                         continue
                     self.deaths.append(f"{name}: exit code {process.returncode}")
                     time.sleep(RESTART_PAUSE_S)
-                    self.servers.launch(name)
+                    self._spawn(partial(self.servers.launch, name))
 
     def wait_healthy(self, *, timeout_s: float) -> None:
         """Wait until app, proxy and database answer together."""
@@ -212,7 +226,7 @@ class Installation:
     # --- what is true
 
     def rows(self, table: str, *columns: str) -> list[dict[str, Any]]:
-        """Read columns of a whole table of the app, past the app; ids as text with dashes."""
+        """Read columns of a whole table of the app, past the app: ids as text with dashes, instants in UTC."""
         query = f"SELECT {', '.join(columns)} FROM sessions_app_{table}"  # noqa: S608
         if isinstance(database := self.daemons.get("database"), Database):
             with psycopg.connect(database.url, row_factory=dict_row) as connection:
@@ -271,8 +285,8 @@ class Installation:
 def _plain(name: str, value: Any) -> Any:
     if name == "id" or name.endswith("_id"):
         return str(uuid.UUID(str(value))) if value is not None else None
-    if name in ("results", "capabilities") and isinstance(value, str):
-        return json.loads(value)
+    if name.endswith("_at") and isinstance(value, str):
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)
     return value
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.chaos.programs import Program
@@ -42,6 +43,7 @@ class Ledger:
     """Keep the books of all clients; any thread may write."""
 
     began: float = field(default_factory=time.monotonic)
+    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     sessions: dict[str, str] = field(default_factory=dict)
     """{session id: when it was acknowledged}, as in a 201."""
     ended: set[str] = field(default_factory=set)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from deploy.supervisor.processes import TETHER
 from tests.groups import postgres_bin
 from tests.postgres import database_owner, free_port
 from tests.waiting import wait_until
+
+Spawn = Callable[[Callable[[], None]], None]
 
 ANSWER_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 20
@@ -41,10 +44,14 @@ def family(pid: int) -> list[int]:
 
 
 class Daemon:
-    """A process that is killed with its whole family, and started again from what it left on the disk."""
+    """A process that is killed with its whole family, and started again from what it left on the disk.
 
-    def __init__(self, home: Path) -> None:
+    `spawn` runs what starts the process: see `Installation`.
+    """
+
+    def __init__(self, home: Path, spawn: Spawn) -> None:
         self.home = home
+        self.spawn = spawn
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -67,7 +74,7 @@ class Daemon:
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while True:
             if self.process is None or self.process.poll() is not None:
-                self.launch()
+                self.spawn(self.launch)
             if self.answers():
                 return
             assert time.monotonic() < deadline, f"it does not answer:\n{(self.home / 'log').read_text()[-3000:]}"
@@ -99,8 +106,8 @@ class Daemon:
 class Database(Daemon):
     """A PostgreSQL cluster whose durability is not switched off."""
 
-    def __init__(self, home: Path) -> None:
-        super().__init__(home)
+    def __init__(self, home: Path, spawn: Spawn) -> None:
+        super().__init__(home, spawn)
         self.port = free_port()
         self.owner = database_owner()
         bin_dir = postgres_bin()
@@ -138,8 +145,8 @@ class Database(Daemon):
 class DockerEngine(Daemon):
     """A Docker daemon with its own directories and socket, and this project's image in it."""
 
-    def __init__(self, home: Path) -> None:
-        super().__init__(home)
+    def __init__(self, home: Path, spawn: Spawn) -> None:
+        super().__init__(home, spawn)
         self.url = f"unix://{home / 'docker.sock'}"
         self.live_restore = True
 
@@ -179,7 +186,7 @@ class DockerEngine(Daemon):
 
     def containers(self) -> dict[str, str]:
         """Return {container id: name of the sandbox} of all containers, running or not."""
-        listed = self.docker("ps", "-aq", "--no-trunc", "--format", '{{.ID}} {{.Label "sandboxweb.name"}}')
+        listed = self.docker("ps", "-a", "--no-trunc", "--format", '{{.ID}} {{.Label "sandboxweb.name"}}')
         assert listed.returncode == 0, listed.stderr
         return {line.split()[0]: [*line.split(), ""][1] for line in listed.stdout.splitlines()}
 

@@ -8,12 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from tests.chaos.clients import Client
 from tests.chaos.installation import Installation, private_engine_possible
 from tests.chaos.ledger import Ledger
 from tests.chaos.plan import Blow, make_plan
-from tests.chaos.verdict import Finding, judge, lost_reasons, unusable
+from tests.chaos.verdict import Finding, ends, judge, lost_without_cause, unusable
 from tests.chaos.witness import Witness
 
 # Within how many seconds of the last blow everything must be true again.
@@ -118,9 +119,12 @@ def _run(installation: Installation, outcome: Outcome, witness: Witness, say: Sa
         outcome.findings = judge(installation, ledger, witness.runs, since=last_at, within_s=WITHIN_S)
         late = [client.name for client in clients if client.is_alive()]
         outcome.findings.append(Finding("clients still without an answer", late))
-        sessions = installation.rows("session", "id", "status", "termination_reason")
+        sessions = installation.rows(
+            "session", "id", "status", "termination_reason", "error", "created_at", "finished_at"
+        )
         outcome.findings.append(unusable(installation, sessions))
-        outcome.session_ends = lost_reasons(sessions)
+        outcome.findings.append(lost_without_cause(sessions, _causes(installation, outcome)))
+        outcome.session_ends = ends(sessions)
     finally:
         stop_clients.set()
         stop_supervisor.set()
@@ -154,6 +158,16 @@ def _strike_all(installation: Installation, outcome: Outcome, say: Say) -> float
     for thread in busy.values():
         thread.join()
     return last_at
+
+
+def _causes(installation: Installation, outcome: Outcome) -> list[tuple[datetime, datetime]]:
+    """Return from when to when sandboxes were being taken."""
+    began_at = outcome.ledger.began_at
+    return [
+        (began_at + timedelta(seconds=struck.at_s), began_at + timedelta(seconds=struck.mended_s or struck.at_s))
+        for struck in outcome.struck
+        if installation.takes_sandboxes(struck.blow)
+    ]
 
 
 def _sleep_until(moment: float) -> None:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -211,6 +212,17 @@ def unusable(installation: Installation, truth_of: Rows) -> Finding:
     return Finding("active sessions in which code does not run", cases)
 
 
-def lost_reasons(sessions: Rows) -> Counter[str]:
+def lost_without_cause(sessions: Rows, causes: list[tuple[datetime, datetime]]) -> Finding:
+    """Name the sessions that were called lost though no blow that takes sandboxes fell while they lived."""
+    cases = [
+        f"session {row['id']}: {row['created_at']:%H:%M:%S} to {row['finished_at']:%H:%M:%S}, {row['error']}"
+        for row in sessions
+        if row["termination_reason"] == "lost"
+        and not any(row["created_at"] <= until and row["finished_at"] >= since for since, until in causes)
+    ]
+    return Finding("sessions called lost whose sandbox nothing took", cases)
+
+
+def ends(sessions: Rows) -> Counter[str]:
     """Count how sessions ended."""
     return Counter(row["termination_reason"] or row["status"] for row in sessions)
