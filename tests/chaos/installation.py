@@ -130,17 +130,17 @@ class Installation:
                 self.slow_stops.append(name)
                 process.kill()
                 process.wait()
-        if self.engine is not None and not self.engine.ended():
-            self.engine.remove()
         database = self.daemons.get("database")
         if database is not None and not database.ended():
             database.signal(signal.SIGINT)
             database.wait()
+        if self.engine is not None and not self.engine.ended():
+            self.engine.remove()
         self._spawner.shutdown()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def takes_sandboxes(self, blow: Blow) -> bool:
-        """Tell whether a blow ends sandboxes: those of bubblewrap end with their proxy, containers with their engine."""
+        """Tell whether a blow ends sandboxes: bubblewrap's end with their proxy, containers with their engine."""
         if self.backend == "bubblewrap":
             return blow.target == "proxy" and blow.kind != "stop"
         return blow.loses
@@ -157,7 +157,7 @@ class Installation:
                 process = self.servers.processes[blow.target]
                 process.send_signal(number)
             elif blow.kind == "kill":
-                daemon.signal_family(signal.SIGKILL)
+                daemon.signal_family(signal.SIGKILL)  # PostgreSQL's processes are one server
             elif blow.kind == "stop":
                 daemon.signal_family(signal.SIGSTOP)
             else:
@@ -241,8 +241,8 @@ class Installation:
     def sandboxes(self) -> set[str]:
         """Return the names of the sandboxes that exist on this machine, found without asking the proxy."""
         if self.engine is not None:
-            known = self.engine.containers()
-            return {known.get(key) or key for key in {*known, *self.engine.shims()}}
+            unknown = {f"{key[:12]}, unknown to its engine: {what}" for key, what in self.engine.unknown().items()}
+            return {name or key for key, name in self.engine.containers().items()} | unknown
         return {name for _, name in self._bubblewrap_processes()}
 
     def _bubblewrap_processes(self) -> list[tuple[int, str]]:

@@ -143,26 +143,46 @@ class Database(Daemon):
 
 
 class DockerEngine(Daemon):
-    """A Docker daemon with its own directories and socket, and this project's image in it."""
+    """A Docker daemon with its own directories and socket, and this project's image in it.
+
+    As distributions install it: containerd is a process of its own, so that a killed daemon takes nothing with it.
+    """
 
     def __init__(self, home: Path, spawn: Spawn) -> None:
         super().__init__(home, spawn)
         self.url = f"unix://{home / 'docker.sock'}"
         self.live_restore = True
+        self.containerd: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
         """Return the daemon's command line."""
         directories = ["--data-root", self.home / "data", "--exec-root", self.home / "exec"]
         network = ["--bridge=none", "--iptables=false", "--ip-masq=false"]
         restore = ["--live-restore"] if self.live_restore else []
-        daemon = ["dockerd", *directories, "--pidfile", self.home / "pid", "-H", self.url, *network, *restore]
-        return [sys.executable, "-I", "-S", TETHER, str(os.getpid()), *map(str, daemon)]
+        where = ["--containerd", self.home / "containerd.sock", "--pidfile", self.home / "pid", "-H", self.url]
+        return self._tethered("dockerd", *directories, *where, *network, *restore)
+
+    def _tethered(self, *command: object) -> list[str]:
+        return [sys.executable, "-I", "-S", TETHER, str(os.getpid()), *map(str, command)]
 
     def launch(self, **options: Any) -> None:
         """Start it, whatever file a killed one left."""
-        for name in ("pid", "exec/containerd/containerd.pid"):
-            (self.home / name).unlink(missing_ok=True)
+        if self.containerd is None:
+            self._launch_containerd()
+        (self.home / "pid").unlink(missing_ok=True)
         super().launch(start_new_session=True, **options)
+
+    def _launch_containerd(self) -> None:
+        config = self.home / "containerd.toml"
+        config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+        directories = ["--root", self.home / "containerd", "--state", self.home / "containerd-state"]
+        socket = self.home / "containerd.sock"
+        command = self._tethered("containerd", "--config", config, *directories, "--address", socket)
+        with (self.home / "containerd-log").open("ab") as log:
+            self.containerd = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        wait_until(socket.exists, timeout_s=30, what="containerd")
 
     def answers(self) -> bool:
         """Tell whether it serves."""
@@ -190,9 +210,9 @@ class DockerEngine(Daemon):
         assert listed.returncode == 0, listed.stderr
         return {line.split()[0]: [*line.split(), ""][1] for line in listed.stdout.splitlines()}
 
-    def shims(self) -> set[str]:
-        """Return the ids of the containers that still have a process, whether or not the daemon knows them."""
-        found = set()
+    def shims(self) -> dict[str, int]:
+        """Return {container id: pid} of the containers that have a process, whether or not the daemon knows them."""
+        found = {}
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
                 words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -200,8 +220,13 @@ class DockerEngine(Daemon):
                     words[0].endswith("containerd-shim-runc-v2")
                     and str(self.home) in words[words.index("-address") + 1]
                 ):
-                    found.add(words[words.index("-id") + 1])
+                    found[words[words.index("-id") + 1]] = int(entry.name)
         return found
+
+    def unknown(self) -> dict[str, str]:
+        """Return {container id: what runs in it} of what this daemon has lost sight of."""
+        known = self.containers()
+        return {key: _command(family(pid)[-1]) for key, pid in self.shims().items() if key not in known}
 
     def remove(self) -> None:
         """End the containers, the daemon and its directories."""
@@ -210,7 +235,18 @@ class DockerEngine(Daemon):
                 self.docker("rm", "-f", container)
         self.signal(signal.SIGTERM)
         self.wait()
-        wait_until(lambda: not self.shims(), timeout_s=10, what="the last containers' processes")
+        for pid in (each for shim in self.shims().values() for each in reversed(family(shim))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self.containerd is not None:
+            self.containerd.terminate()
+            self.containerd.wait(STOP_TIMEOUT_S)
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in sorted((mount for mount in mounts if mount.startswith(f"{self.home}/")), reverse=True):
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True)
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    return "nothing"
