@@ -69,7 +69,7 @@ def _created(record: IdempotencyRecord) -> Answer | None:
     session = record.session
     if session is None or session.status == Session.Status.FAILED:
         return None
-    if session.status == Session.Status.PENDING:
+    if session.status == Session.Status.PENDING and not sessions.take_up(session, actor=Actor.API):
         raise IdempotencyInProgress("The session of this Idempotency-Key is still being made.")
     return 201, session_body(session)
 

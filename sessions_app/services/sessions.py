@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_LANGUAGE = "python"
 # A one-shot session has nothing to wait for between its making, its execution and its end.
 ONE_SHOT_IDLE_S = 30
+# Making a sandbox takes milliseconds to seconds: after so long its maker may be dead.
+TAKE_UP_AFTER = timedelta(seconds=4)
 # What follows from the rest has no place in the event of a change.
 UNTOLD = ("chosen_timeouts", "grace_s")
 
@@ -104,7 +107,8 @@ def _give_sandbox(session: Session, *, actor: str) -> Session:
     try:
         answer = proxy().create_session(body)
     except SandboxwebError as error:
-        session.fail(reason=Session.Reason.ERROR, error=error.message, actor=actor)
+        if not session.fail(reason=Session.Reason.ERROR, error=error.message, actor=actor) and _was_made(session):
+            return session
         raise
     active = session.activate(
         sandbox=str(answer.get("sandbox", ""))[:255],
@@ -113,11 +117,30 @@ def _give_sandbox(session: Session, *, actor: str) -> Session:
         actor=actor,
         user_id=user_id,
     )
-    if not active:
+    if not active and not _was_made(session):
         _destroy_unwanted(session)
-        session.refresh_from_db()
         raise gone(session)
     return session
+
+
+def _was_made(session: Session) -> bool:
+    """Tell whether somebody else has taken the session up meanwhile: both ask for the same sandbox."""
+    session.refresh_from_db()
+    return session.status == Session.Status.ACTIVE
+
+
+def take_up(session: Session, *, actor: str) -> bool:
+    """Go on making a session whose first request may have died, for its repetition; False when it is too early.
+
+    The proxy gives both the same sandbox, should the first be alive after all.
+    """
+    now = clock.now()
+    if session.attend_at is None or session.attend_at > now + PENDING_LEASE - TAKE_UP_AFTER:
+        return False
+    if not session.claim(now=now, lease=PENDING_LEASE):
+        return False
+    _give_sandbox(session, actor=actor)
+    return True
 
 
 def _destroy_unwanted(session: Session) -> None:

@@ -28,6 +28,7 @@ from sessions_app.services.sessions import (
     create_session,
     renew_session,
     require_active,
+    take_up,
     terminate_session,
     update_session,
 )
@@ -221,6 +222,41 @@ def test_a_session_that_is_being_made_is_not_active(session: Session) -> None:
     session.status = "pending"
     with pytest.raises(SessionNotActive):
         require_active(session, actor="api")
+
+
+def test_a_session_whose_maker_died_is_taken_up_by_the_repetition(owner: User, proxy: FakeProxy) -> None:
+    class Death(BaseException):
+        pass
+
+    def die(request: httpx.Request) -> None:
+        raise Death
+
+    with time_machine.travel("2030-01-01T00:00:00Z", tick=False) as clock:
+        proxy.before = die
+        with pytest.raises(Death):
+            create_session(owner=owner, actor="api")
+        proxy.before = None
+        session = Session.objects.select_related("template").get()
+        assert session.status == "pending"
+        assert not take_up(session, actor="api"), "its maker may still be at work"
+        clock.shift(5)
+        assert take_up(session, actor="api")
+    assert (session.status, list(proxy.sandboxes)) == ("active", [str(session.pk)])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_makes_a_session_that_was_taken_up_meanwhile_has_made_it(
+    owner: User, proxy: FakeProxy, fails: bool
+) -> None:
+    def overtake(request: httpx.Request) -> None:
+        Session.objects.get().activate(sandbox="sbx-other", backend="fake", capabilities={}, actor="api")
+
+    proxy.before = overtake
+    if fails:
+        proxy.failures["POST /sessions"] = httpx.Response(502, json={"error": "sandbox_failed", "detail": "Broken."})
+    session = create_session(owner=owner, actor="api")
+    assert (session.status, session.sandbox) == ("active", "sbx-other")
+    assert not [line for line in proxy.requests if line.startswith("DELETE")]
 
 
 def test_a_renewal_starts_the_idle_clock_again(make_session: MakeSession) -> None:
