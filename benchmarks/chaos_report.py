@@ -39,12 +39,13 @@ def facts(outcome: Outcome) -> dict[str, Any]:
         "clients": outcome.options.clients,
         "blows": f"{len(outcome.struck)} ({_counts(blows)})",
         "requests": f"{len(ledger.requests)}, of which {len(ledger.requests) - len(final)} were sent again",
-        "wait for an answer, repetitions included": _spread(ledger.waits_s),
+        "wait for an answer, repetitions included": _spread([seconds for seconds, _ in ledger.waits]),
         "sessions acknowledged": len(ledger.sessions),
         "sessions by end": _counts(outcome.session_ends),
         "executions asked for": len(ledger.asked),
         "executions by outcome": _counts(ledger.outcomes()),
         "servers that ended by themselves": _counts(Counter(outcome.deaths)) or "none",
+        "empty containerd shims that the killed engine left": outcome.empty_shims,
     }
 
 
@@ -77,6 +78,7 @@ def data(outcome: Outcome) -> dict[str, Any]:
         "facts": facts(outcome),
         "findings": [asdict(finding) for finding in outcome.findings],
         "struck": [asdict(struck) for struck in outcome.struck],
+        "longest_waits": sorted(ledger.waits, reverse=True)[:20],
         "asked": [
             {
                 "mark": asked.program.mark,

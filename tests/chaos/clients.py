@@ -211,7 +211,7 @@ class Client(threading.Thread):
             if answer is not None and answer.status_code == 500:
                 self._surprise(what, answer)
             if final and answer is not None:
-                self.ledger.note_wait(self.ledger.now_s() - first)
+                self.ledger.note_wait(self.ledger.now_s() - first, f"{what} from {first:.1f} s on")
                 return answer
             if time.monotonic() > deadline:
                 raise NoAnswer(f"{what}: {outcome} {'' if answer is None else answer.text[:200]}")

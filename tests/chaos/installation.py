@@ -68,6 +68,7 @@ class Installation:
         self.deaths: list[str] = []
         """What ended by itself: `proxy: exit code 1`."""
         self.slow_stops: list[str] = []
+        self.empty_shims = 0
         self._struck: set[str] = set()
         self._locks = {name: threading.RLock() for name in (*SERVERS, "database", "engine")}
         settings = {}
@@ -241,8 +242,9 @@ class Installation:
     def sandboxes(self) -> set[str]:
         """Return the names of the sandboxes that exist on this machine, found without asking the proxy."""
         if self.engine is not None:
-            unknown = {f"{key[:12]}, unknown to its engine: {what}" for key, what in self.engine.unknown().items()}
-            return {name or key for key, name in self.engine.containers().items()} | unknown
+            unknown, self.empty_shims = self.engine.unknown()
+            strays = {f"{key[:12]}, unknown to its engine: {what}" for key, what in unknown.items()}
+            return {name or key for key, name in self.engine.containers().items()} | strays
         return {name for _, name in self._bubblewrap_processes()}
 
     def _bubblewrap_processes(self) -> list[tuple[int, str]]:

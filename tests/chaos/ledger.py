@@ -51,8 +51,8 @@ class Ledger:
     executions: dict[str, Asked] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
-    waits_s: list[float] = field(default_factory=list)
-    """From the first request to the answer, for all that was asked, repetitions included."""
+    waits: list[tuple[float, str]] = field(default_factory=list)
+    """(seconds, what) from the first request to the answer, repetitions included."""
     unanswered: list[str] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
     """Answers that no client should ever get: a 500, a 404 for what was acknowledged, a key that was forgotten."""
@@ -67,10 +67,10 @@ class Ledger:
         with self._lock:
             self.requests.append(request)
 
-    def note_wait(self, seconds: float) -> None:
+    def note_wait(self, seconds: float, what: str) -> None:
         """Note how long an answer was waited for."""
         with self._lock:
-            self.waits_s.append(seconds)
+            self.waits.append((seconds, what))
 
     def note_session(self, session_id: str) -> None:
         """Note that a session was acknowledged."""

@@ -223,10 +223,20 @@ class DockerEngine(Daemon):
                     found[words[words.index("-id") + 1]] = int(entry.name)
         return found
 
-    def unknown(self) -> dict[str, str]:
-        """Return {container id: what runs in it} of what this daemon has lost sight of."""
-        known = self.containers()
-        return {key: _command(family(pid)[-1]) for key, pid in self.shims().items() if key not in known}
+    def unknown(self) -> tuple[dict[str, str], int]:
+        """Return {container id: what runs in it} of what this daemon has lost sight of, and how many empty shims.
+
+        Killed while it starts a container, a daemon may leave containerd's shim behind with nothing in it.
+        """
+        known, running, empty = self.containers(), {}, 0
+        for key, pid in self.shims().items():
+            if key in known:
+                continue
+            if inside := family(pid)[1:]:
+                running[key] = _command(inside[-1])
+            else:
+                empty += 1
+        return running, empty
 
     def remove(self) -> None:
         """End the containers, the daemon and its directories."""

@@ -56,6 +56,7 @@ class Outcome:
     ledger: Ledger = field(default_factory=Ledger)
     session_ends: Counter[str] = field(default_factory=Counter)
     deaths: list[str] = field(default_factory=list)
+    empty_shims: int = 0
     machine: str = ""
 
     @property
@@ -85,6 +86,7 @@ def run(options: Options, *, say: Say = print, logs_to: Callable[[Installation],
     finally:
         witness.close()
     outcome.deaths = installation.deaths
+    outcome.empty_shims = installation.empty_shims
     outcome.findings.append(Finding("processes that did not end in time", installation.slow_stops))
     return outcome
 
