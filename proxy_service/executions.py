@@ -236,7 +236,8 @@ class Executions:
             if since[0] in known:
                 later = known[known.index(since[0]) + 1 :]
                 found = [(self.find(since[0]), since[1]), *((self.find(key), 0) for key in later)]
-        watcher = Watcher(found or running, has_gap=since is not None and not found)
+        last = next(reversed(self._finished), None) if since is None else None
+        watcher = Watcher(found or running, has_gap=since is not None and not found, after=last)
         self._watchers.add(watcher)
         try:
             yield watcher

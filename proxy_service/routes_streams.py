@@ -20,8 +20,8 @@ SINCE = re.compile(rf"({EXECUTION_ID.pattern}):([0-9]{{1,15}})")
 async def session_events(request: Request) -> Response:
     """GET /sessions/{id}/events?since=EXECUTION:SEQ: every event of the session's executions, in order, for ever.
 
-    Begins with what runs now, or after the event that `since` names; `{"seq":0,"type":"gap"}` comes first when that
-    execution is not known any more. Ends with the session, or when the proxy stops.
+    Begins with what runs now, and says `place` with the execution before it; or after the event that `since` names,
+    and says `gap` when that execution is not known any more. Ends with the session, or when the proxy stops.
     """
     executions = session_of(request).executions
     text, since = request.query_params.get("since"), None

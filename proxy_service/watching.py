@@ -21,15 +21,20 @@ MAX_BEHIND = 256
 GAP = b'{"seq":0,"type":"gap"}\n'
 """What tells a watcher that the execution after which it wanted to go on is not known any more."""
 
+PLACE = b'{"seq":0,"type":"place","execution_id":"%s"}\n'
+"""What tells a watcher after which execution it begins, so that it can come again before it has heard anything."""
+
 
 class Watcher:
     """One reader of a session: the executions that it has yet to be told of, each from a number on."""
 
-    def __init__(self, first: Iterable[tuple[Execution, int]] = (), *, has_gap: bool = False) -> None:
+    def __init__(
+        self, first: Iterable[tuple[Execution, int]] = (), *, has_gap: bool = False, after: str | None = None
+    ) -> None:
         self._coming: deque[tuple[Execution, int]] = deque(first)
         self._seen = {execution.id for execution, _ in self._coming}
         self._news = asyncio.Event()
-        self._has_gap = has_gap
+        self._first_line = GAP if has_gap else b"\n" if after is None else PLACE % after.encode()
         self.closed = False
 
     def add(self, execution: Execution) -> None:
@@ -49,7 +54,7 @@ class Watcher:
 
     async def lines(self, *, keep_alive_s: float) -> AsyncIterator[bytes]:
         """Yield pieces of NDJSON, each line an event with its `execution_id`; a blank line is a sign of life."""
-        yield GAP if self._has_gap else b"\n"
+        yield self._first_line
         while True:
             if self._coming:
                 execution, after = self._coming.popleft()

@@ -9,6 +9,7 @@ from typing import Any
 import django
 from channels.routing import ProtocolTypeRouter, URLRouter  # type: ignore[import-untyped]
 
+from sandboxweb.backpressure import Backpressure
 from sandboxweb.handler import ThreadedHandler
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sandboxweb.settings")
@@ -22,7 +23,7 @@ def websockets() -> Any:
 
     from sessions_app.routing import websocket_urlpatterns
 
-    return AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
+    return Backpressure(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))
 
 
 application = ProtocolTypeRouter({"http": ThreadedHandler(), "websocket": websockets()})

@@ -25,6 +25,7 @@ class Event(NamedTuple):
     seq: int
     type: str
     raw: bytes
+    execution_id: str = ""
 
 
 Batch = list[Event]
@@ -38,6 +39,15 @@ def events(session_id: object, execution_id: object, *, after: int) -> AsyncGene
     Raises ExecutionUnknown, SandboxFailed, ProxyUnavailable. Ends after `exit`, or when the proxy lets go.
     """
     return lines(f"/sessions/{session_id}/executions/{execution_id}/events", {"after": str(after)})
+
+
+def session_events(session_id: object, *, since: str | None) -> AsyncGenerator[Batch]:
+    """Yield the events of all executions of a session, in order, for as long as it lives.
+
+    Begins with what runs now, or after `since`, an execution's id and a number with a colon between. An event `gap`
+    comes first when that is not known any more. Raises SandboxFailed, ProxyUnavailable.
+    """
+    return lines(f"/sessions/{session_id}/events", {} if since is None else {"since": since})
 
 
 async def lines(path: str, params: Mapping[str, str]) -> AsyncGenerator[Batch]:
@@ -63,7 +73,7 @@ async def lines(path: str, params: Mapping[str, str]) -> AsyncGenerator[Batch]:
 def _event(line: bytes) -> Event:
     try:
         told = json.loads(line)
-        return Event(int(told["seq"]), str(told["type"]), line)
+        return Event(int(told["seq"]), str(told["type"]), line, str(told.get("execution_id", "")))
     except (ValueError, TypeError, KeyError) as error:
         raise ProxyUnavailable("The sandbox service sent what is no event.") from error
 

@@ -15,7 +15,7 @@ from sessions_app.api.parsers import BoundedFormParser, BoundedJSONParser, read_
 from sessions_app.api.serializers import SendStdin
 from sessions_app.api.sessions import Links
 from sessions_app.api.views import ApiView, own_execution
-from sessions_app.services.stdin import send_stdin
+from sessions_app.services.stdin import encoded, send_stdin
 
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no", "")
 
@@ -47,11 +47,7 @@ class ExecutionStdin(ApiView):
             data, eof = request.data, _eof(request)
         else:
             given = self.given(request)
-            text = given.get("data", "")
-            try:
-                data, eof = text.encode(), given["eof"]
-            except UnicodeEncodeError:
-                raise ValidationError({"data": "This is not valid Unicode text (a lone surrogate)."}) from None
+            data, eof = encoded(given.get("data", "")), given["eof"]
         unread = send_stdin(execution=execution, data=data, eof=eof)
         return Response({"execution_id": str(execution.pk), "unread_bytes": unread, "eof": eof})
 

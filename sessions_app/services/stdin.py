@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from sessions_app.exceptions import ExecutionUnknown, SandboxMissing, StdinClosed, TooLarge
+from sessions_app.exceptions import ExecutionUnknown, InvalidInput, SandboxMissing, StdinClosed, TooLarge
 from sessions_app.limits import MAX_STDIN_BYTES
 from sessions_app.models import Execution
 from sessions_app.proxy_client import proxy
 from sessions_app.services.connections import release_connection
+
+
+def encoded(text: str) -> bytes:
+    """Return text as the code reads it. Raises InvalidInput."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("data", "This is not valid Unicode text (a lone surrogate).") from None
 
 
 def send_stdin(*, execution: Execution, data: bytes, eof: bool = False) -> int:

@@ -63,9 +63,10 @@ async def test_all_watchers_see_every_event_of_every_execution_in_order(proxy: P
 
 
 async def test_who_comes_later_sees_what_runs_from_its_beginning(proxy: Proxy, session_id: str) -> None:
-    await proxy.execute(session_id, "print before")
+    before = (await proxy.execute(session_id, "print before"))["execution_id"]
     execution_id, result = await proxy.begin(session_id, "print a\nwait")
     watcher = watch(proxy, session_id)
+    assert await watcher.until("place") == [(before, 0, "place")]
     assert await watcher.until("stdout") == [(execution_id, 1, "started"), (execution_id, 2, "stdout")]
     proxy.backend.go_on.set()
     await result
@@ -89,7 +90,7 @@ async def test_a_watcher_goes_on_behind_another_proxy(settings: Settings, backen
         session_id = await proxy.session()
         first = (await proxy.execute(session_id, "print a"))["execution_id"]
         second, result = await proxy.begin(session_id, "print b\nwait")
-        result.cancel()
+    await asyncio.gather(result, return_exceptions=True)  # its proxy has stopped
     async with running(settings, backend) as proxy:
         watcher = watch(proxy, session_id, since=f"{first}:1")
         await watcher.until("exit")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,26 @@ class FakeExecution:
     def end(self, **values: Any) -> None:
         values = {"reason": "exited", "exit_code": 0, "signal": None, "duration_ms": 1.5, "cpu_ms": 1.0} | values
         self.say("exit", {**values, "max_rss_bytes": 4096, "status": _status(values)})
+
+
+class FakeStream(httpx.AsyncByteStream):
+    """All that happens in a session of the fake, until that ends."""
+
+    def __init__(self, proxy: FakeProxy, session_id: str, since: str | None) -> None:
+        self.proxy, self.session_id = proxy, session_id
+        self.told = {key: len(run.events) for key, run in proxy.sandboxes[session_id].items() if run.ended}
+        if since is not None:
+            key, _, seq = since.partition(":")
+            self.told[key] = int(seq)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self.session_id in self.proxy.sandboxes and not self.proxy.away:
+            yield b"\n"
+            for key, run in list(self.proxy.sandboxes[self.session_id].items()):
+                for event in run.events[self.told.get(key, 0) :]:
+                    self.told[key] = event["seq"]
+                    yield json.dumps({**event, "execution_id": key}).encode() + b"\n"
+            await asyncio.sleep(0.005)
 
 
 @dataclass
@@ -121,6 +142,8 @@ class FakeProxy:
                 return httpx.Response(200, json={"session_id": session_id, "status": "terminated"})
             case method, ["contexts", *rest]:
                 return self._of_contexts(method, rest, body)
+            case "GET", ["events"]:
+                return httpx.Response(200, stream=FakeStream(self, session_id, request.url.params.get("since")))
             case "POST", ["execute"]:
                 return self._execute(executions, body, request)
             case method, ["executions", execution_id, *rest] if execution_id in executions:

@@ -15,8 +15,11 @@ from django.contrib.auth.models import AnonymousUser, User
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 
 from sandboxweb.asgi import application
+from sessions_app import watching
 from sessions_app.consumers import caller_of
 from sessions_app.models import ApiKey, Execution, Session
+from sessions_app.services.executions import start_execution, submit_execution
+from sessions_app.services.sessions import terminate_session
 from tests.sessions_app.fake_proxy import FakeProxy
 
 # Sockets work on threads of their own, which see only what is committed.
@@ -33,7 +36,8 @@ BAD_MESSAGES: dict[str, tuple[Any, int, str | None]] = {
     "a time-out over the ceiling": ({"type": "execute", "code": "x", "timeout": 10**6}, 400, "timeout"),
     "a context that the sandbox cannot keep": ({"type": "execute", "code": "x", "context": "c"}, 422, "context"),
     "a message above the limit": ({"type": "execute", "code": "#" * 3_000_000}, 413, None),
-    "no id to cancel": ({"type": "cancel"}, 404, None),
+    "nothing to cancel": ({"type": "cancel"}, 404, None),
+    "nothing to write to": ({"type": "stdin", "data": "x"}, 404, None),
     "an id that is none": ({"type": "cancel", "execution_id": "nonsense"}, 404, None),
     "an id of nothing": ({"type": "cancel", "execution_id": str(uuid.uuid4())}, 404, None),
 }
@@ -58,6 +62,14 @@ class Socket:
             heard.append(await self.hear())
         return heard
 
+    async def begin(self, **said: Any) -> str:
+        """Run code that ends when the fake is told so; return its id once nothing of its start is left to be done."""
+        await self.say({"type": "execute", "code": "wait", **said})
+        execution_id = str((await self.hear_until("accepted"))[-1]["execution_id"])
+        await self.say({"type": "nonsense"})
+        await self.hear_until("error")
+        return execution_id
+
     async def closed(self) -> int:
         message = await self.communicator.receive_output(timeout=10)
         assert message["type"] == "websocket.close"
@@ -81,30 +93,149 @@ def key(session: Session) -> tuple[bytes, bytes]:
     return b"x-api-key", ApiKey.objects.create_key(owner=session.owner, name="test")[1].encode()
 
 
-async def test_code_runs_and_its_events_come(session: Session, key: tuple[bytes, bytes]) -> None:
-    async with socket(session.pk, key) as client:
-        assert await client.hear() == {"type": "ready", "session_id": str(session.pk)}
-        await client.say({"type": "execute", "code": "print(1)"})
-        heard = await client.hear_until("finished")
-    assert [message["type"] for message in heard] == ["accepted", "started", "stdout", "exit", "finished"]
-    assert len({message["execution_id"] for message in heard}) == 1
-    assert (heard[2]["data"], heard[-1]["stdout"], heard[-1]["status"]) == (
-        "ran print(1)\n",
-        "ran print(1)\n",
-        "succeeded",
-    )
+def end(proxy: FakeProxy, execution_id: str, output: str = "") -> None:
+    """End code, with some output before."""
+    execution = next(runs[execution_id] for runs in proxy.sandboxes.values() if execution_id in runs)
+    if output:
+        execution.say("stdout", output)
+    execution.end()
 
 
-async def test_what_runs_is_cancelled(session: Session, proxy: FakeProxy, key: tuple[bytes, bytes]) -> None:
+async def test_code_runs_and_its_events_come(session: Session, proxy: FakeProxy, key: tuple[bytes, bytes]) -> None:
+    async with socket(session.pk, key) as client, socket(session.pk, key) as other:
+        for one in (client, other):
+            assert await one.hear() == {"type": "ready", "session_id": str(session.pk)}
+        execution_id = await client.begin()
+        end(proxy, execution_id, "a\n")
+        heard = await other.hear_until("finished")
+    assert [message["type"] for message in heard] == ["started", "stdout", "exit", "finished"]
+    assert {message["execution_id"] for message in heard} == {execution_id}
+    assert (heard[1]["data"], heard[-1]["data"]["status"]) == ("a\n", "succeeded")
+    assert [message["seq"] for message in heard] == [1, 2, 3, 4]
+
+
+async def test_an_id_comes_before_the_events_and_with_what_the_request_was_called(
+    session: Session, key: tuple[bytes, bytes]
+) -> None:
     async with socket(session.pk, key) as client:
         await client.hear()
-        await client.say({"type": "execute", "code": "wait"})
-        accepted = (await client.hear_until("accepted"))[-1]
-        await client.say({"type": "cancel", "execution_id": accepted["execution_id"]})
+        await client.say({"type": "execute", "code": "wait", "request_id": "a"})
+        accepted = await client.hear()
+        assert (accepted["type"], accepted["request_id"], accepted["status"]) == ("accepted", "a", "running")
+        assert (await client.hear())["type"] == "started"
+        await client.say({"type": "nonsense"})
+        await client.hear_until("error")
+
+
+async def test_what_runs_is_cancelled(session: Session, key: tuple[bytes, bytes]) -> None:
+    async with socket(session.pk, key) as client:
+        execution_id = await client.begin()
+        await client.say({"type": "cancel", "execution_id": execution_id})
         await client.say({"type": "nonsense"})
         await client.hear_until("error")
     row = await Execution.objects.aget()
     assert row.status == "cancelled"
+
+
+async def test_watchers_see_the_same_also_of_what_came_over_http(
+    session: Session, proxy: FakeProxy, key: tuple[bytes, bytes]
+) -> None:
+    async with socket(session.pk, key) as one, socket(session.pk, key) as other:
+        assert [(await client.hear())["type"] for client in (one, other)] == ["ready", "ready"]
+        execution = await sync_to_async(submit_execution)(session=session, code="wait", actor="api")
+        await sync_to_async(start_execution)(execution, actor="api")
+        end(proxy, str(execution.pk), "b\n")
+        heard = [await client.hear_until("finished") for client in (one, other)]
+    assert heard[0] == heard[1]
+    assert [message["type"] for message in heard[0]] == ["started", "stdout", "exit", "finished"]
+    assert {message["execution_id"] for message in heard[0]} == {str(execution.pk)}
+
+
+async def test_who_comes_later_sees_what_runs_from_its_beginning(
+    session: Session, proxy: FakeProxy, key: tuple[bytes, bytes], running: Execution
+) -> None:
+    proxy.execution(running).say("stdout", "a")
+    async with socket(session.pk, key) as one:
+        first = await one.hear_until("stdout")
+        async with socket(session.pk, key) as other:
+            assert await other.hear_until("stdout") == first
+            proxy.execution(running).end()
+            assert await one.hear_until("finished") == await other.hear_until("finished")
+
+
+async def test_input_reaches_what_runs_and_its_end_too(session: Session, key: tuple[bytes, bytes]) -> None:
+    async with socket(session.pk, key) as client:
+        execution_id = await client.begin(stdin_stream=True)
+        await client.say({"type": "stdin", "execution_id": execution_id, "data": "one\n"})
+        assert (await client.hear_until("stdout"))[-1]["data"] == "one\n"
+        await client.say({"type": "stdin", "eof": True})  # without an id: what runs
+        assert (await client.hear_until("finished"))[-1]["data"]["status"] == "succeeded"
+        await client.say({"type": "stdin", "execution_id": execution_id, "data": "late"})
+        answer = await client.hear()
+        assert (answer["status"], answer["errors"][0]["code"]) == (409, "stdin_closed")
+
+
+async def test_what_runs_is_interrupted(session: Session, key: tuple[bytes, bytes]) -> None:
+    async with socket(session.pk, key) as client:
+        await client.begin()
+        await client.say({"type": "interrupt"})
+        await client.say({"type": "nonsense"})
+        await client.hear_until("error")
+    assert (await Execution.objects.aget()).status == "cancelled"
+
+
+async def test_a_watcher_outlasts_a_proxy_that_is_away_for_a_moment(
+    session: Session, proxy: FakeProxy, key: tuple[bytes, bytes], running: Execution
+) -> None:
+    async with socket(session.pk, key) as client:
+        await client.hear_until("started")
+        proxy.away = True
+        proxy.execution(running).say("stdout", "a")
+        proxy.away = False
+        proxy.execution(running).end()
+        heard = await client.hear_until("finished")
+    assert [(message["seq"], message["type"]) for message in heard] == [(2, "stdout"), (3, "exit"), (4, "finished")]
+
+
+async def test_the_end_of_the_session_is_told_and_closes_the_socket(
+    session: Session, key: tuple[bytes, bytes], running: Execution
+) -> None:
+    async with socket(session.pk, key) as client:
+        await client.hear_until("started")
+        await sync_to_async(terminate_session)(session=session, reason="user", actor="api")
+        heard = await client.hear_until("session")
+        assert await client.closed() == 4410
+    assert (heard[-1]["status"], heard[-1]["termination_reason"]) == ("terminated", "user")
+    assert [message["data"]["status"] for message in heard if message["type"] == "finished"] == ["cancelled"]
+
+
+async def test_a_watcher_that_is_too_slow_is_cut_off_and_the_others_are_not(
+    session: Session, key: tuple[bytes, bytes], running: Execution, proxy: FakeProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with watching.watching(session.pk) as slow, watching.watching(session.pk) as quick:
+        monkeypatch.setattr(slow._pump.log, "_max_bytes", 1000)
+        heard = await quick.read()
+        for _ in range(40):
+            proxy.execution(running).say("stdout", "x" * 20)
+            while len(heard) < len(proxy.execution(running).events):
+                heard += await quick.read()
+        assert len(heard) == 41
+        with pytest.raises(watching.FellBehind):
+            await slow.read()
+
+
+@pytest.mark.parametrize("where", ["subprotocol", "query"])
+async def test_a_page_gives_its_key_where_it_can(session: Session, key: tuple[bytes, bytes], where: str) -> None:
+    raw_key = key[1].decode()
+    path, protocols = f"/ws/sessions/{session.pk}", None
+    if where == "query":
+        path += f"?key={raw_key}"
+    else:
+        protocols = ["sandboxweb", f"key.{raw_key}"]
+    communicator = WebsocketCommunicator(application, path, [HOST], subprotocols=protocols)
+    assert await communicator.connect(timeout=10) == (True, protocols and "sandboxweb")
+    assert (await Socket(communicator).hear())["type"] == "ready"
+    await communicator.disconnect()
 
 
 @pytest.mark.parametrize("what", BAD_MESSAGES)
@@ -117,8 +248,7 @@ async def test_a_bad_message_is_said_so_and_the_socket_stays(
         await client.say(message)
         answer = await client.hear()
         assert (answer["type"], answer["status"], answer["errors"][0]["attr"]) == ("error", status, field)
-        await client.say({"type": "execute", "code": "print(1)"})
-        assert (await client.hear_until("finished"))[-1]["status"] == "succeeded"
+        assert await client.begin()
 
 
 @pytest.mark.parametrize(
