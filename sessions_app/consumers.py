@@ -23,6 +23,7 @@ from sessions_app.exceptions import SandboxwebError
 from sessions_app.limits import MAX_BODY_BYTES
 from sessions_app.models import Actor, Execution, Session
 from sessions_app.services import executions
+from sessions_app.services.contexts import interrupt_context
 from sessions_app.services.sessions import require_active
 from sessions_app.services.stdin import encoded, send_stdin
 from sessions_app.threads import in_thread
@@ -155,9 +156,9 @@ class SessionConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the pack
                     execution = await in_thread(self.own, message.pop("execution_id", None))
                     given = reader(SendStdin).run_validation(message)
                     await in_thread(partial(send, execution, given))
-                case "cancel" | "interrupt":
+                case "cancel" | "interrupt" as how:
                     execution = await in_thread(self.own, message.get("execution_id"))
-                    await in_thread(partial(stop, execution, self.session))
+                    await in_thread(partial(stop if how == "cancel" else interrupt, execution, self.session))
                 case _:
                     raise ParseError("`type` must be `execute`, `stdin`, `interrupt` or `cancel`.")
         except (APIException, SandboxwebError) as error:
@@ -219,6 +220,14 @@ def parse(text: str | None) -> dict[str, Any]:
 def send(execution: Execution, given: dict[str, Any]) -> None:
     """Send standard input to code that runs."""
     send_stdin(execution=execution, data=encoded(given.get("data") or ""), eof=given["eof"])
+
+
+def interrupt(execution: Execution, session: Session) -> None:
+    """Interrupt code as Ctrl-C does, so that its context keeps its state; stop what has none."""
+    if not execution.context:
+        stop(execution, session)
+    elif execution.status == Execution.Status.RUNNING:
+        interrupt_context(session=session, context_id=execution.context, actor=Actor.API)
 
 
 def stop(execution: Execution, session: Session) -> None:

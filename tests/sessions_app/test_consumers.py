@@ -34,7 +34,7 @@ BAD_MESSAGES: dict[str, tuple[Any, int, str | None]] = {
     "NUL in code": ({"type": "execute", "code": "\0"}, 400, "code"),
     "a negative time-out": ({"type": "execute", "code": "x", "timeout": -1}, 400, "timeout"),
     "a time-out over the ceiling": ({"type": "execute", "code": "x", "timeout": 10**6}, 400, "timeout"),
-    "a context that the sandbox cannot keep": ({"type": "execute", "code": "x", "context": "c"}, 422, "context"),
+    "no name of a context": ({"type": "execute", "code": "x", "context": "a b"}, 400, "context"),
     "a message above the limit": ({"type": "execute", "code": "#" * 3_000_000}, 413, None),
     "nothing to cancel": ({"type": "cancel"}, 404, None),
     "nothing to write to": ({"type": "stdin", "data": "x"}, 404, None),
@@ -182,6 +182,18 @@ async def test_what_runs_is_interrupted(session: Session, key: tuple[bytes, byte
         await client.say({"type": "nonsense"})
         await client.hear_until("error")
     assert (await Execution.objects.aget()).status == "cancelled"
+
+
+async def test_what_runs_in_a_context_is_interrupted_and_not_killed(
+    session: Session, proxy: FakeProxy, key: tuple[bytes, bytes]
+) -> None:
+    async with socket(session.pk, key) as client:
+        await client.begin(context="default")
+        await client.say({"type": "interrupt"})
+        await client.say({"type": "nonsense"})
+        await client.hear_until("error")
+    assert (await Execution.objects.aget()).status == "running"
+    assert f"POST /sessions/{session.pk}/contexts/default/interrupt" in proxy.requests
 
 
 async def test_a_watcher_outlasts_a_proxy_that_is_away_for_a_moment(
