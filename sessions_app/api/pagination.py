@@ -32,6 +32,15 @@ class Pages(PageNumberPagination):
                 raise ValidationError({name: "A whole number from 1."})
         return super().paginate_queryset(queryset, request, view=view)
 
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Say in the words of OpenAPI 3.1 that the first page has none before it, and the last none after it."""
+        described: dict[str, Any] = super().get_paginated_response_schema(schema)
+        for name in ("next", "previous"):
+            link = described["properties"][name]
+            link.pop("nullable", None)
+            link["type"] = ["string", "null"]
+        return described
+
 
 class SessionPages(Pages):
     """Pages of sessions, which carry the bare ids beside the rows."""

@@ -47,13 +47,15 @@ def examples_of(page: Path) -> list[Example]:
     return examples + [Example(*piece, None) for piece in row]
 
 
-def run(examples: list[Example], language: str, *, env: Mapping[str, str], cwd: Path) -> list[tuple[Example, str]]:
-    """Run all code of one language in one process, in order; return what each piece printed."""
+def run(
+    examples: list[Example], language: str, *, env: Mapping[str, str], cwd: Path, before: str = ""
+) -> list[tuple[Example, str]]:
+    """Run all code of one language in one process, in order, `before` first; return what each piece printed."""
     mine = [example for example in examples if example.language == language]
     if language == "bash":
-        command, joint, before = ["/bin/bash"], f"\necho; echo '{END}'\n", "set -euo pipefail\n"
+        command, joint, before = ["/bin/bash"], f"\necho; echo '{END}'\n", "set -euo pipefail\n" + before
     else:
-        command, joint, before = [sys.executable, "-"], f"\nprint(); print('{END}', flush=True)\n", ""
+        command, joint = [sys.executable, "-"], f"\nprint(); print('{END}', flush=True)\n"
     script = before + "".join(example.code + joint for example in mine)
     ran = subprocess.run(
         command, input=script, env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=TIMEOUT_S

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.integration import pages
 from tests.integration.servers import ROOT, Servers
@@ -26,16 +29,69 @@ def env(servers: Servers) -> dict[str, str]:
     }
 
 
+# Code that notes what a client of httpx was answered, in the page's own process.
+NOTE = """
+import json as _json
+import httpx as _httpx
+_send = _httpx.Client.send
+def _noted(client, request, **options):
+    answer = _send(client, request, **options)
+    if answer.headers.get("Content-Type") == "application/json" and not options.get("stream"):
+        note = [request.method, request.url.path, answer.status_code, answer.json()]
+        with open("answers.jsonl", "a") as file:
+            file.write(_json.dumps(note) + "\\n")
+    return answer
+_httpx.Client.send = _noted
+"""
+
+
 @pytest.mark.registry
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("language", ["bash", "python"])
 def test_every_example_prints_what_the_page_shows(
     servers: Servers, env: dict[str, str], tmp_path: Path, language: str
 ) -> None:
-    ran = pages.run(pages.examples_of(PAGE), language, env=env, cwd=tmp_path)
+    ran = pages.run(
+        pages.examples_of(PAGE), language, env=env, cwd=tmp_path, before=NOTE if language == "python" else ""
+    )
     assert len(ran) > 20
     wrong = [f"line {example.line}: {why}" for example, printed in ran if (why := pages.difference(example, printed))]
     assert not wrong, "\n\n".join(wrong)
+    if language == "python":
+        notes = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+        assert len(notes) > 20
+        with servers.client() as client:
+            schema = client.get("/schema", params={"format": "json"}).json()
+        lies = [f"{note[:3]}: {lie}" for note in notes if note[1] != "/schema" for lie in lies_of(schema, *note)]
+        assert not lies, "\n\n".join(lies)
+
+
+def lies_of(schema: dict[str, Any], method: str, path: str, status: int, body: Any) -> list[str]:
+    """Return where an answer is not what the OpenAPI schema says."""
+    # An address without parameters goes before one with, a longer one before a shorter one.
+    for template in sorted(schema["paths"], key=lambda one: (one.count("{"), -len(one))):
+        last = template.endswith("/files/{path}")
+        pattern = re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(template)) if not last else "/sessions/[^/]+/files/.+"
+        if re.fullmatch(pattern, path):
+            break
+    else:
+        return ["is not in the schema"]
+    said = schema["paths"][template][method.lower()]["responses"].get(str(status))
+    if said is None or "application/json" not in said.get("content", {}):
+        return [f"{template} does not say that it answers so"]
+    shape = {**said["content"]["application/json"]["schema"], "components": schema["components"]}
+    found = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(shape).iter_errors(body)]
+    known = properties_of(schema, shape)
+    if isinstance(body, dict) and known is not None:
+        found += [f"`{key}` is not described" for key in body if key not in known]
+    return found
+
+
+def properties_of(schema: dict[str, Any], shape: dict[str, Any]) -> set[str] | None:
+    """Return the keys that a shape describes; None when it is no object of known keys."""
+    if "$ref" in shape:
+        return properties_of(schema, schema["components"]["schemas"][shape["$ref"].rsplit("/", 1)[-1]])
+    return set(shape["properties"]) if "properties" in shape else None
 
 
 def test_every_address_of_the_api_is_on_the_page(servers: Servers) -> None:
