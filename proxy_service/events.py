@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from proxy_service.backends.base import SandboxEvent
 from proxy_service.errors import SandboxBroken
+from proxy_service.files import changed_files
 from proxy_service.phases import phase_of
 
 STREAMS = ("stdout", "stderr")
@@ -101,7 +102,8 @@ class Transcript:
     def _completed(self, end: Mapping[str, Any]) -> Mapping[str, Any]:
         status = end.get("status") or status_of(end)
         phase = "run" if status == "succeeded" else phase_of(self._lang, end, self.text("stderr"))
-        return {**end, "status": status, "phase": phase}
+        files = {"files": changed_files(end)} if "files" in end else {}
+        return {**end, **files, "status": status, "phase": phase}
 
     def add(self, kind: str, at: float, data: Mapping[str, Any] | None = None, body: bytes = b"") -> None:
         """Add an event of the proxy's own after what the sandbox told."""

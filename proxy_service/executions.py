@@ -29,7 +29,6 @@ from proxy_service.errors import (
     Unreachable,
 )
 from proxy_service.events import Transcript
-from proxy_service.files import changed_files
 from proxy_service.watching import Watcher
 
 log = logging.getLogger(__name__)
@@ -115,7 +114,7 @@ class Execution:
             "max_rss_bytes": end.get("max_rss_bytes"),
             "truncated": transcript.truncated,
             "results": transcript.results,
-            "files": changed_files(end),
+            "files": end.get("files", []),
             "exception": transcript.exception,
             "context_restarted": bool(end.get("context_restarted")),
             "error": end.get("detail", ""),

@@ -60,15 +60,15 @@ def _write_once(path: Path, value: str) -> str:
     return value
 
 
-def retention() -> timedelta | None:
-    """Return how long sessions are kept after their end; None is for ever."""
-    text = str(env.str("SESSION_RETENTION", default="30d"))
+def retention(name: str, default: str) -> timedelta | None:
+    """Return how long something is kept after its end; None is for ever."""
+    text = str(env.str(name, default=default))
     if text == "never":
         return None
     try:
         return duration(text)
     except ArgumentTypeError as error:
-        raise ImproperlyConfigured(f"SESSION_RETENTION: {error}, or never to keep them all.") from error
+        raise ImproperlyConfigured(f"{name}: {error}, or never to keep them all.") from error
 
 
 def credential(name: str, directory: Path, default: str = "") -> str:

@@ -30,7 +30,10 @@ MAX_UPLOAD_BYTES = env.int("MAX_UPLOAD_BYTES", default=4 * 1024**3)
 MAX_REQUEST_BYTES = 32 * 1024**2
 FILE_UPLOAD_TEMP_DIR = str(upload_dir(DATA_DIR))
 REDIS_URL = env.str("REDIS_URL", default="")
-SESSION_RETENTION = retention()
+SESSION_RETENTION = retention("SESSION_RETENTION", "30d")
+ARTIFACTS_DIR = DATA_DIR / "artifacts"
+ARTIFACT_RETENTION = retention("ARTIFACT_RETENTION", "7d")
+ARTIFACT_QUOTA_BYTES = env.int("ARTIFACT_QUOTA_BYTES", default=1024**3)
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO").upper()
 
 # --- The application ------------------------------------------------------------------------------------------------

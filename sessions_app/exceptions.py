@@ -18,6 +18,7 @@ SandboxwebError
 ├── SandboxFailed               the sandbox could not be made, or broke
 │   └── SandboxMissing          the proxy knows no sandbox of this session
 ├── FileMissing                 nothing in the workspace bears that path
+├── ArtifactMissing             the bytes of an artifact are gone
 ├── ExecutionUnknown            the sandbox's journal does not have this execution
 └── ProxyUnavailable            the proxy is away or cannot serve now
     └── ProxyUnreachable        it is certain that the request never arrived there
@@ -129,6 +130,12 @@ class TooManyContexts(Conflict):
 
     code = "too_many_contexts"
     retry_after_s = 1
+
+
+class ArtifactMissing(SandboxwebError):
+    """The bytes of an artifact are gone."""
+
+    code = "artifact_missing"
 
 
 class IdempotencyMismatch(Conflict):

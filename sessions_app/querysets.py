@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from django.db import models
 
 if TYPE_CHECKING:  # named in strings below, where ruff does not look for types
+    from sessions_app.models.artifact import Artifact  # noqa: F401
     from sessions_app.models.execution import Execution  # noqa: F401
     from sessions_app.models.session import Session  # noqa: F401
     from sessions_app.models.template import SandboxTemplate  # noqa: F401
@@ -89,3 +90,15 @@ class ExecutionQuerySet(models.QuerySet["Execution"]):
     def unattended(self, now: datetime) -> Self:
         """Live ones that somebody should look at: their result may be ready and nobody may be waiting for it."""
         return self.live().filter(attend_at__lte=now).order_by("attend_at")
+
+
+class ArtifactQuerySet(models.QuerySet["Artifact"]):
+    """Artifacts, by whose they are and how long they stay."""
+
+    def owned_by(self, owner: Any) -> Self:
+        """Return those of a user."""
+        return self.filter(owner=owner)
+
+    def expired(self, now: datetime) -> Self:
+        """Return those whose time is over, the longest first."""
+        return self.filter(expires_at__lte=now).order_by("expires_at")

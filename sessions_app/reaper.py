@@ -26,7 +26,7 @@ from sessions_app.exceptions import ProxyUnavailable, ProxyUnreachable, Sandboxw
 from sessions_app.models import Actor, Execution, ReaperSweep, Session, TimeoutPolicy
 from sessions_app.models.session import TERMINATING_LEASE
 from sessions_app.proxy_client import proxy
-from sessions_app.services import idempotency, retention
+from sessions_app.services import artifacts, idempotency, retention
 from sessions_app.services.connections import release_connection, replace_broken_connection
 from sessions_app.services.executions import end_one_shot
 from sessions_app.services.pool import push_pool
@@ -268,6 +268,11 @@ def drop_old_sessions(reaper: Reaper) -> int:
     return 0 if age is None else retention.drop_ended(age, limit=reaper.batch)
 
 
+def drop_artifacts(reaper: Reaper) -> int:
+    """Delete the artifacts whose time is over, and bytes that nothing tells of."""
+    return artifacts.drop_expired(limit=reaper.batch) + artifacts.drop_orphans()
+
+
 STEPS: tuple[Callable[[Reaper], int], ...] = (
     reconcile,
     end_expired,
@@ -277,6 +282,7 @@ STEPS: tuple[Callable[[Reaper], int], ...] = (
     push_pool_targets,
     drop_idempotency_records,
     drop_old_sessions,
+    drop_artifacts,
 )
 
 # --- A sweep ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sessions_app.admin import (
+    artifacts,
     events,
     executions,
     keys,
@@ -13,4 +14,14 @@ from sessions_app.admin import (
     sessions,
 )
 
-__all__ = ["events", "executions", "keys", "library_rules", "policies", "records", "sandbox_templates", "sessions"]
+__all__ = [
+    "artifacts",
+    "events",
+    "executions",
+    "keys",
+    "library_rules",
+    "policies",
+    "records",
+    "sandbox_templates",
+    "sessions",
+]

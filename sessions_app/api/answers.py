@@ -151,7 +151,12 @@ class ResultAnswer(serializers.Serializer[Any]):
     cpu_ms = serializers.FloatField(allow_null=True)
     max_rss_bytes = serializers.IntegerField(allow_null=True)
     results = RichAnswer(many=True, help_text="What it showed in a context.")
-    artifacts = serializers.ListField(child=serializers.DictField())
+    artifacts = serializers.ListField(
+        child=serializers.DictField(), help_text="Pictures, tables and documents that it left; they are kept."
+    )
+    files = serializers.ListField(
+        child=serializers.DictField(), help_text="Files of the workspace that it made or changed."
+    )
     truncated = serializers.BooleanField(help_text="Whether the middle of its output was cut out.")
     hint = serializers.CharField(allow_null=True)
     error = ExceptionAnswer(allow_null=True)

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sessions_app import clock
-from sessions_app.models import Execution, SandboxTemplate, Session, SessionEvent
+from sessions_app.models import Artifact, Execution, SandboxTemplate, Session, SessionEvent
+from sessions_app.services import artifacts
 
 SERVER_ERROR = "SandboxwebError"
 """The name of an error that is this server's, where that of an exception stands otherwise."""
@@ -79,6 +80,7 @@ def result_body(execution: Execution) -> dict[str, Any]:
         "max_rss_bytes": execution.max_rss_bytes,
         "results": execution.results,
         "artifacts": execution.artifacts,
+        "files": execution.files,
         "truncated": execution.truncated,
         "hint": execution.hint or None,
         "error": error_body(execution),
@@ -132,4 +134,16 @@ def template_body(template: SandboxTemplate) -> dict[str, Any]:
         "libraries": template.libraries,
         "preload": template.preload,
         "warm_pool_size": template.warm_pool_size,
+    }
+
+
+def artifact_body(artifact: Artifact) -> dict[str, Any]:
+    """Return what a caller may know of an artifact."""
+    return {
+        **artifacts.brief(artifact),
+        "sha256": artifact.sha256,
+        "execution_id": artifact.execution_id and str(artifact.execution_id),
+        "session_id": artifact.session_id and str(artifact.session_id),
+        "created_at": instant(artifact.created_at),
+        "expires_at": instant(artifact.expires_at and clock.on_the_wall(artifact.expires_at)),
     }

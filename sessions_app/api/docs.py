@@ -48,6 +48,7 @@ RESULT_EXAMPLE: dict[str, Any] = {
     "max_rss_bytes": 9961472,
     "results": [],
     "artifacts": [],
+    "files": [],
     "truncated": False,
     "hint": None,
     "error": None,

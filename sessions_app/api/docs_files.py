@@ -60,6 +60,22 @@ class UnpackedAnswer(serializers.Serializer[Any]):
     members = serializers.IntegerField(help_text="How many members the archive had.")
 
 
+class ArtifactAnswer(serializers.Serializer[Any]):
+    """Bytes that an execution left."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    path = serializers.CharField(help_text="Where it lay in the workspace.")
+    content_type = serializers.CharField()
+    size = serializers.IntegerField(help_text="Bytes.")
+    url = serializers.CharField(help_text="Where its bytes are.")
+    sha256 = serializers.CharField()
+    execution_id = serializers.UUIDField(allow_null=True)
+    session_id = serializers.UUIDField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True, help_text="When it is removed.")
+
+
 class MakeDirectory(serializers.Serializer[Any]):
     """What to make."""
 
@@ -174,4 +190,17 @@ delete_file = extend_schema(
     summary="Remove a file, directory or link",
     parameters=[OpenApiParameter("recursive", OpenApiTypes.BOOL, description="Also a directory that is not empty.")],
     responses={204: None, **errors(*FAILURES)},
+)
+list_artifacts = extend_schema(
+    operation_id="list_artifacts",
+    tags=["files"],
+    summary="List what a session's executions left",
+    description="Pictures, tables and documents that code made or changed are kept, also when the session has ended.",
+    responses={200: ArtifactAnswer(many=True), **errors(400, 401, 404)},
+)
+get_artifact = extend_schema(
+    operation_id="get_artifact",
+    tags=["files"],
+    summary="Download an artifact",
+    responses={(200, "application/octet-stream"): OpenApiTypes.BINARY, **errors(401, 404)},
 )

@@ -17,6 +17,7 @@ STATUS: dict[type[app.SandboxwebError], int] = {
     app.Conflict: status.HTTP_409_CONFLICT,
     app.SessionGone: status.HTTP_410_GONE,
     app.QueueFull: status.HTTP_429_TOO_MANY_REQUESTS,
+    app.ArtifactMissing: status.HTTP_404_NOT_FOUND,
     app.FileMissing: status.HTTP_404_NOT_FOUND,
     app.TooManyContexts: status.HTTP_429_TOO_MANY_REQUESTS,
     app.ExecutionUnknown: status.HTTP_404_NOT_FOUND,

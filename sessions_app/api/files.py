@@ -120,7 +120,10 @@ class FilesView(ApiView):
         if found.status == status.HTTP_304_NOT_MODIFIED:
             found.close()
             return HttpResponse(status=304, headers=headers)
-        return StreamingHttpResponse(_relayed(found), status=found.status, content_type=kind, headers=headers)
+        answer = StreamingHttpResponse(_relayed(found), status=found.status, content_type=kind, headers=headers)
+        # Also when nobody reads it: whoever asked may be gone.
+        answer._resource_closers.append(found.close)  # type: ignore[attr-defined]
+        return answer
 
     def links(self, data: Any) -> Links:
         """Lead back to the session."""
@@ -225,8 +228,5 @@ def _unsatisfiable(found: Transfer) -> HttpResponse:
 
 
 async def _relayed(found: Transfer) -> AsyncIterator[bytes]:
-    try:
-        while data := await in_thread(found.read):
-            yield data
-    finally:
-        await in_thread(found.close)
+    while data := await in_thread(found.read):
+        yield data

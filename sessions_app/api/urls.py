@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path, register_converter
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from sessions_app.api import contexts, executions, files, server, session_events, sessions, stdin, streams
+from sessions_app.api import artifacts, contexts, executions, files, server, session_events, sessions, stdin, streams
 
 register_converter(files.AnyPath, "any")
 
@@ -34,6 +34,8 @@ urlpatterns = [
         contexts.ContextInterrupt.as_view(),
         name="context-interrupt",
     ),
+    path("sessions/<str:session_id>/artifacts", artifacts.SessionArtifacts.as_view(), name="artifacts"),
+    path("artifacts/<str:artifact_id>", artifacts.ArtifactContent.as_view(), name="artifact"),
     path("executions/<str:execution_id>", executions.ExecutionDetail.as_view(), name="execution"),
     path("executions/<str:execution_id>/events", streams.ExecutionEvents.as_view(), name="execution-events"),
     path("executions/<str:execution_id>/stdin", stdin.ExecutionStdin.as_view(), name="execution-stdin"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sessions_app.models.api_key import ApiKey
+from sessions_app.models.artifact import Artifact
 from sessions_app.models.clock import ClockAnchor
 from sessions_app.models.event import Actor, SessionEvent
 from sessions_app.models.execution import Execution
@@ -17,6 +18,7 @@ from sessions_app.models.user_policy import UserPolicy
 __all__ = [
     "Actor",
     "ApiKey",
+    "Artifact",
     "ClockAnchor",
     "Execution",
     "IdempotencyRecord",

@@ -76,6 +76,7 @@ class Execution(models.Model):
         default=False, help_text="Whether the state of its context was lost, in it or before it."
     )
     artifacts = models.JSONField(default=list, blank=True)
+    files = models.JSONField(default=list, blank=True, help_text="The files of the workspace that it made or changed.")
     truncated = models.BooleanField(default=False)
     hint = models.TextField(blank=True)
     error = models.TextField(blank=True, help_text="What went wrong on this server's side, when something did.")

@@ -51,7 +51,7 @@ class Transfer:
         self.headers = response.headers
         self._response = response
         self._signs = signs
-        self._chunks = response.iter_raw(CHUNK_BYTES)
+        self._chunks = response.iter_bytes(CHUNK_BYTES)
 
     def read(self) -> bytes:
         """Return the next piece, b"" at the end. Raises ProxyUnavailable when the rest will not come."""

@@ -27,6 +27,7 @@ STATUS_BY_EXIT_REASON = {
 # The agent bounds output in bytes; each byte that is no UTF-8 becomes a character of three.
 TAKEN_LIMIT_BYTES = 3 * WHOLE_OUTPUT_LIMIT_BYTES + 4096
 PHASES = ("compile", "run")
+MAX_FILES = 100
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 
@@ -52,7 +53,7 @@ def from_reply(reply: Mapping[str, Any]) -> Outcome:
         "results": rich.results(reply.get("results")),
         "exception": rich.exception(reply.get("exception")),
         "context_restarted": reply.get("context_restarted") is True,
-        "artifacts": rich.clean(_list(reply.get("artifacts"))),
+        "files": _files(reply),
         "error": kept(reply.get("error"))[0],
         "truncated": bool(reply.get("truncated")) or cut_out or cut_err,
         "started_at": _instant(reply.get("started_at")),
@@ -108,7 +109,7 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
         "last_seq": last_seq,
     }
     if end is not None:
-        values = {**journal.partial, **_measures(end), "finished_at": finished_at}
+        values = {**journal.partial, **_measures(end), "files": _files(end), "finished_at": finished_at}
         values["context_restarted"] = end.get("context_restarted") is True
         journal.outcome = Outcome(_status_of(end), values, _told(end, values["exception"]))
     return journal
@@ -148,6 +149,24 @@ def _told(source: Mapping[str, Any], exception: Mapping[str, Any] | None) -> dic
     """Return what only a hint is made of."""
     told = {name: rich.clean(source[name]) for name in ("message", "where") if source.get(name)}
     return told if "where" in told or not (where := rich.where(exception)) else {**told, "where": where}
+
+
+def _files(source: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the files that the code made or changed, without what is no such entry."""
+    found = []
+    for item in _list(source.get("files"))[:MAX_FILES]:
+        if not isinstance(item, Mapping) or not isinstance(item.get("path"), str):
+            continue
+        entry: dict[str, Any] = {
+            "path": rich.clean(item["path"]),
+            "size": _integer(item.get("size"), MAX_INT64) or 0,
+            "mode": str(item.get("mode"))[:8],
+            "change": "modified" if item.get("change") == "modified" else "created",
+        }
+        if isinstance(item.get("encoded_path"), str):
+            entry["encoded_path"] = rich.clean(item["encoded_path"])
+        found.append(entry)
+    return found
 
 
 def _list(value: object) -> list[Any]:

@@ -19,6 +19,7 @@ from sessions_app.models import Execution, Session
 from sessions_app.models.execution import ATTENTION
 from sessions_app.proxy_client import proxy
 from sessions_app.services import hints, outcome
+from sessions_app.services.artifacts import keep_changed
 from sessions_app.services.connections import release_connection
 from sessions_app.services.output import fitted
 
@@ -107,6 +108,9 @@ def write_outcome(
     if status != Status.SUCCEEDED:
         values["hint"] = hints.hint_for(hints.facts_of(execution, status, values, result.told))
     values = fitted(values, execution.output_limit_bytes)
+    if values.get("files"):
+        # Before its end is written: who is told of that finds the artifacts there.
+        values["artifacts"] = keep_changed(execution, values["files"])
     execution.finish(status, actor=actor, user_id=user_id, reason=reason, values=values)
     if status == Status.LOST:
         lose_session(execution.session, error=LOST, actor=actor)

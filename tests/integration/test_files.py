@@ -120,6 +120,29 @@ def test_a_full_disk_is_said_in_plain_words(servers: Servers, api: httpx.Client)
         assert api.put(f"{files}/x", content=bytes(MIB)).status_code == 201
 
 
+def test_what_code_drew_outlives_its_session(servers: Servers, api: httpx.Client, session_id: str) -> None:
+    code = "open('plot.png', 'wb').write(b'png' * 1000); open('t.csv', 'w').write('1,2'); open('x.txt', 'w')"
+    result = api.post(f"/sessions/{session_id}/execute", json={"code": code}).json()
+    assert {item["path"]: item["change"] for item in result["files"]} == dict.fromkeys(
+        ("plot.png", "t.csv", "x.txt"), "created"
+    )
+    assert {item["name"]: item["size"] for item in result["artifacts"]} == {"plot.png": 3000, "t.csv": 3}
+    api.delete(f"/sessions/{session_id}")
+    plot = next(item for item in result["artifacts"] if item["name"] == "plot.png")
+    assert api.get(plot["url"]).content == b"png" * 1000
+    assert api.head(plot["url"]).headers["content-length"] == "3000"
+    shot = api.post("/sandbox/execute", json={"lang": "python", "code": code}).json()
+    assert api.get(shot["artifacts"][0]["url"]).status_code == 200
+    with servers.client(servers.make_user("other-artifacts")) as other:
+        assert other.get(plot["url"]).status_code == 404
+    # Nobody waits for this one: the reaper settles it, and keeps what it left.
+    session_id = api.post("/sessions", json={"lang": "python"}).json()["session_id"]
+    started = api.post(f"/sessions/{session_id}/execute", json={"code": code, "wait": False}).json()
+    listed = f"/sessions/{session_id}/artifacts"
+    wait_until(lambda: api.get(listed).json()["count"] == 2, timeout_s=30, what="the reaper")
+    assert len(api.get(f"/executions/{started['execution_id']}").json()["artifacts"]) == 2
+
+
 def test_files_are_the_owners_alone_and_end_with_the_session(
     servers: Servers, api: httpx.Client, session_id: str
 ) -> None:

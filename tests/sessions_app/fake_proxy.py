@@ -73,6 +73,8 @@ class FakeProxy:
     """Standard error and exit code of code that fails."""
     shows: dict[str, list[tuple[str, Any]]] = field(default_factory=dict)
     """The `result` and `error` events of code in a context."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What lies in every workspace; all code says that it made all of it."""
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self)
@@ -144,6 +146,10 @@ class FakeProxy:
                 return self._of_contexts(method, rest, body)
             case "GET", ["events"]:
                 return httpx.Response(200, stream=FakeStream(self, session_id, request.url.params.get("since")))
+            case "GET", ["files", *parts] if (content := self.files.get("/".join(parts))) is not None:
+                return httpx.Response(200, content=content)
+            case _, ["files", *_]:
+                return httpx.Response(404, json={"error": "file_not_found", "detail": "Not there.", "field": "path"})
             case "POST", ["execute"]:
                 return self._execute(executions, body, request)
             case method, ["executions", execution_id, *rest] if execution_id in executions:
@@ -207,12 +213,17 @@ class FakeProxy:
                 execution.say("stdout", f"ran {body['code']}\n")
                 if stderr:
                     execution.say("stderr", stderr)
-                execution.end(exit_code=exit_code)
+                execution.end(exit_code=exit_code, files=self.changed())
         if request.headers.get("Accept") == "application/x-ndjson":
             return _ndjson(execution.events)
         if not execution.ended:
             raise httpx.ReadTimeout("it runs and runs", request=request)
         return httpx.Response(200, json=_result(execution_id, execution))
+
+    def changed(self) -> list[Json]:
+        """Return the files as an execution tells of them."""
+        told = {"mode": "0644", "change": "created"}
+        return [{"path": path, "size": len(content), **told} for path, content in self.files.items()]
 
     def execution(self, row: Any) -> FakeExecution:
         """Return the fake's side of a row."""
@@ -234,6 +245,7 @@ def _result(execution_id: str, execution: FakeExecution) -> Json:
         "exception": next((event["data"] for event in execution.events if event["type"] == "error"), None),
         "context_restarted": bool(end.get("context_restarted")),
         "truncated": False,
+        "files": end.get("files", []),
         "started_at": execution.events[0]["at"],
         "finished_at": execution.events[-1]["at"],
         "last_seq": execution.events[-1]["seq"],

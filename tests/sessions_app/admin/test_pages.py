@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from sessions_app.models import (
     ApiKey,
+    Artifact,
     Execution,
     IdempotencyRecord,
     LibraryRule,
@@ -41,6 +42,7 @@ LISTS = [
     "apikey",
     "idempotencyrecord",
     "reapersweep",
+    "artifact",
 ]
 
 
@@ -54,6 +56,9 @@ def rows(session: Session, owner: User) -> Session:
     """A row of everything."""
     execution = run(session)
     ApiKey.objects.create_key(owner=owner, name="ci")
+    Artifact.objects.create(
+        owner=owner, session=session, execution=execution, name="p.png", content_type="image/png", size=3, sha256="0"
+    )
     LibraryRule.objects.create(pattern="pycrypto*", note="Not maintained.")
     IdempotencyRecord.objects.create(owner=owner, key="k", fingerprint="f", session=session, execution=execution)
     now = timezone.now()
