@@ -6,7 +6,7 @@ import asyncio
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -14,9 +14,9 @@ from typing import Protocol
 from llm_sandbox.exceptions import ValidationError
 from llm_sandbox.security.package_validators import validate_package_name
 
-from proxy_service import archives, metrics, npm
+from proxy_service import archives, library_links, metrics, npm
 from proxy_service.backends.base import LIBRARIES_PATH, NODE_MODULES_PATH, Given, Sandbox
-from proxy_service.errors import LibraryError
+from proxy_service.errors import LibraryError, SandboxBroken, SandboxError
 from proxy_service.library_cache import LibraryCache
 from proxy_service.uv import Target
 
@@ -58,6 +58,8 @@ class Plan:
     path: str
     given: Given
     packages: int
+    links: bytes = b""
+    """An archive of links, instead of the archives of the packages themselves."""
 
 
 class Installer(Protocol):
@@ -77,8 +79,12 @@ async def _plan_python(cache: LibraryCache, sandbox: Sandbox, requirements: Sequ
         versions = ", ".join(sorted(given.pins)[:20])
         raise LibraryError(f"{error.detail} This session has already: {versions}.") from error
     missing = [pin for pin in pins if pin not in given.pins]
-    found = await cache.archives(missing, target)
-    return Plan(found, LIBRARIES_PATH, replace(given, pins=given.pins.union(missing)), len(missing))
+    after = replace(given, pins=given.pins.union(missing))
+    if sandbox.shares_libraries:
+        packages = await cache.packages(missing, target)
+        links = await asyncio.to_thread(library_links.archive, packages, cache.store)
+        return Plan([], LIBRARIES_PATH, after, len(missing), links)
+    return Plan(await cache.archives(missing, target), LIBRARIES_PATH, after, len(missing))
 
 
 def _target(sandbox: Sandbox) -> Target:
@@ -158,17 +164,20 @@ class SessionLibraries:
 
     async def _install(self, requirements: Sequence[str]) -> bool:
         began = time.monotonic()
-        plan = await INSTALLERS[self._sandbox.spec.lang](self._cache, self._sandbox, requirements)
+        plan = await self._plan(requirements)
         cached = time.monotonic() - began < CACHED_S
-        await self._check_size(plan.archives)
+        if plan.links:
+            try:
+                await self._send(plan.path, archives.once(plan.links))
+            except SandboxBroken:
+                raise
+            except SandboxError as error:
+                log.info("sandbox %s does not see the shared libraries: %s", self._sandbox.name, error.detail)
+                self._sandbox.shares_libraries = False
+                plan = await self._plan(requirements)
         if plan.archives:
-            # A stream that is cut in the middle would leave half a library: the sending ends even if the caller goes.
-            task = asyncio.create_task(
-                self._sandbox.put_tar(plan.path, archives.stream(plan.archives)), name="send libraries"
-            )
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
-            await asyncio.shield(task)
+            await self._check_size(plan.archives)
+            await self._send(plan.path, archives.stream(plan.archives))
         self._sandbox.given = replace(plan.given, requirements=plan.given.requirements.union(requirements))
         log.info(
             "libraries were added",
@@ -179,6 +188,16 @@ class SessionLibraries:
             },
         )
         return cached
+
+    async def _plan(self, requirements: Sequence[str]) -> Plan:
+        return await INSTALLERS[self._sandbox.spec.lang](self._cache, self._sandbox, requirements)
+
+    async def _send(self, path: str, chunks: AsyncIterator[bytes]) -> None:
+        # A stream that is cut in the middle would leave half a library: the sending ends even if the caller goes.
+        task = asyncio.create_task(self._sandbox.put_tar(path, chunks), name="send libraries")
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        await asyncio.shield(task)
 
     async def _check_size(self, archives: list[Path]) -> None:
         size = await asyncio.to_thread(lambda: sum(path.stat().st_size for path in archives))

@@ -1,4 +1,4 @@
-"""Libraries on the proxy's disk: which versions a set of requirements means, and one tar file a package.
+"""Libraries on the proxy's disk: which versions a set of requirements means, and each package, unpacked or packed.
 
 All files are written beside their place and renamed into it, so another proxy with the same directory never sees
 half of one.
@@ -23,6 +23,7 @@ from typing import TypeVar
 from proxy_service import uv
 from proxy_service.archives import pack, read_fresh, touch, write
 from proxy_service.errors import LibraryError
+from proxy_service.library_links import store_of
 from proxy_service.npm_cache import NpmCache
 from proxy_service.uv import Target
 
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 STALE_WORK_S = 3600.0
 COMPILE_TIMEOUT_S = 300.0
+IN_USE_S = 7 * 24 * 3600.0
+"""For how long after a package was last asked for a session may still use it."""
 
 
 class LibraryCache:
@@ -61,13 +64,27 @@ class LibraryCache:
                 await asyncio.to_thread(write, path, json.dumps(known).encode())
         return [str(pin) for pin in known]
 
-    async def archives(self, pins: Iterable[str], target: Target) -> list[Path]:
-        """Return a tar file (without its end) for each pin; those that are missing are made. Raises LibraryError."""
-        wanted = {pin: self._archive(pin, target) for pin in sorted(pins)}
+    async def packages(self, pins: Iterable[str], target: Target) -> list[Path]:
+        """Return a directory for each pin, with its files unpacked; those that are missing are made.
+
+        Raises LibraryError.
+        """
+        wanted = {pin: self._package(pin, target) for pin in sorted(pins)}
         async with self.lock(f"{target.python} {target.platform}"):
             missing = {pin: path for pin, path in wanted.items() if not path.exists()}
             if missing:
                 await self._make(missing, target)
+        await asyncio.to_thread(touch, wanted.values())
+        return list(wanted.values())
+
+    async def archives(self, pins: Iterable[str], target: Target) -> list[Path]:
+        """Return a tar file (without its end) for each pin; those that are missing are made. Raises LibraryError."""
+        packages = await self.packages(pins, target)
+        wanted = {package: self._archive(package) for package in packages}
+        async with self.lock(f"archives {target.python} {target.platform}"):
+            for package, path in wanted.items():
+                if not path.exists():
+                    await asyncio.to_thread(pack, package, _walk(package), path)
         await asyncio.to_thread(touch, wanted.values())
         return list(wanted.values())
 
@@ -79,28 +96,24 @@ class LibraryCache:
 
     async def _make(self, missing: dict[str, Path], target: Target) -> None:
         work = await asyncio.to_thread(self.work_directory)
-        compiles = False
         try:
             await self.bounded(uv.install(list(missing), target, work))
-            await asyncio.to_thread(_pack_all, work / "site", missing)
-            compiles = target.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+            await asyncio.to_thread(_split, work / "site", missing)
         finally:
-            if compiles:
-                task = asyncio.create_task(self._compile(work, missing))
-                self._compiling.add(task)
-                task.add_done_callback(self._compiling.discard)
-            else:
-                await asyncio.to_thread(shutil.rmtree, work, True)
-                await asyncio.to_thread(self.evict)
+            await asyncio.to_thread(shutil.rmtree, work, True)
+        if target.python == f"{sys.version_info.major}.{sys.version_info.minor}":
+            task = asyncio.create_task(self._compile(list(missing.values())))
+            self._compiling.add(task)
+            task.add_done_callback(self._compiling.discard)
+        await asyncio.to_thread(self.evict)
 
-    async def _compile(self, work: Path, made: dict[str, Path]) -> None:
-        """Add bytecode to archives that are in use already: it saves seconds at every first import of a session."""
+    async def _compile(self, packages: list[Path]) -> None:
+        """Add bytecode to packages that are in use already: it saves seconds at every first import of a session."""
         command = [sys.executable, "-I", "-m", "compileall", "-q", "-x", "/tests?/"]
+        command += ["--invalidation-mode", "unchecked-hash", "-s", str(self.store), *map(str, packages)]
         try:
             process = await asyncio.create_subprocess_exec(
-                *(*command, "--invalidation-mode", "unchecked-hash", "-s", str(work / "site"), str(work / "site")),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
+                *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
             )
             try:
                 os.setpriority(os.PRIO_PROCESS, process.pid, 10)
@@ -109,12 +122,11 @@ class LibraryCache:
                 if process.returncode is None:
                     process.kill()
                     await process.wait()
-            await asyncio.to_thread(_pack_all, work / "site", made)
+            for package in packages:
+                if (path := self._archive(package)).exists():
+                    await asyncio.to_thread(pack, package, _walk(package), path)
         except (OSError, TimeoutError) as error:
             log.warning("libraries stay without bytecode: %r", error)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
-        await asyncio.to_thread(self.evict)
 
     # --- what npm's packages are kept by too
 
@@ -137,9 +149,17 @@ class LibraryCache:
         """Return where an archive is kept."""
         return self._directory / "archives" / platform / f"{name}.tar"
 
-    def _archive(self, pin: str, target: Target) -> Path:
+    @property
+    def store(self) -> Path:
+        """Return the directory of unpacked packages, which sandboxes of this machine may see."""
+        return store_of(self._directory)
+
+    def _package(self, pin: str, target: Target) -> Path:
         name = "".join(char if char.isalnum() or char in "-._+=" else "_" for char in pin.split(" ")[0])
-        return self.archive_path(f"{target.python}-{target.platform}", name)
+        return self.store / f"{target.python}-{target.platform}" / name
+
+    def _archive(self, package: Path) -> Path:
+        return self.archive_path(package.parent.name, package.name)
 
     def work_directory(self) -> Path:
         """Make a directory to work in; what dead proxies left is removed."""
@@ -151,29 +171,65 @@ class LibraryCache:
         return Path(tempfile.mkdtemp(prefix="work-", dir=self._directory))
 
     def evict(self) -> None:
-        """Remove the archives that were not used for longest, until the rest fits."""
-        found = [(path, path.stat()) for path in (self._directory / "archives").rglob("*.tar")]
-        found.sort(key=lambda item: item[1].st_mtime)
-        excess = sum(stat.st_size for _, stat in found) - self._max_bytes
-        for path, stat in found:
+        """Remove what was not used for longest, until the rest fits; what a live session may use stays."""
+        archives = [(path, path.stat().st_size) for path in (self._directory / "archives").rglob("*.tar")]
+        packages = [(path, _size(path)) for path in self.store.glob("*/*") if not path.name.startswith(".")]
+        excess = sum(size for _, size in (*archives, *packages)) - self._max_bytes
+        for path, size in sorted((*archives, *packages), key=lambda item: _used_at(item[0])):
             if excess <= 0:
                 return
-            path.unlink(missing_ok=True)
-            excess -= stat.st_size
+            if path.is_dir():
+                if time.time() - _used_at(path) < IN_USE_S:
+                    continue
+                gone = path.with_name(f".{path.name}.{os.getpid()}.gone")
+                path.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            excess -= size
 
 
-def _pack_all(site: Path, pins: dict[str, Path]) -> None:
-    """Pack each distribution that is unpacked in `site` into its own archive. Raises LibraryError."""
+def _used_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _size(directory: Path) -> int:
+    return sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def _walk(package: Path) -> list[str]:
+    """Return a package's files, relative to its directory."""
+    return sorted(str(path.relative_to(package)) for path in package.rglob("*") if path.is_file())
+
+
+def _split(site: Path, pins: dict[str, Path]) -> None:
+    """Move each distribution that is unpacked in `site` into a directory of its own. Raises LibraryError."""
     infos = {_normal(path.name.split("-")[0]): path for path in site.glob("*.dist-info")}
-    for pin, archive in pins.items():
+    for pin, package in pins.items():
         info = infos.get(_normal(pin.split("==")[0]))
         if info is None:
             raise LibraryError(f"{pin} was not unpacked.")
-        pack(site, _files(site, info), archive)
+        package.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=package.parent))
+        for name in _files(site, info):
+            place = partial / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            # Linked, not moved: another distribution may name the same file.
+            os.link(site / name, place)
+            place.chmod(0o755 if place.stat().st_mode & 0o100 else 0o644)
+        partial.chmod(0o755)
+        try:
+            partial.rename(package)
+        except OSError:
+            # Another proxy with the same directory was faster.
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _files(site: Path, info: Path) -> Iterator[str]:
-    """Yield the files that a distribution's RECORD names, and their bytecode; nothing outside of `site`."""
+    """Yield the files that a distribution's RECORD names; nothing outside of `site`."""
     with (info / "RECORD").open(newline="", encoding="utf-8") as record:
         names = sorted({row[0] for row in csv.reader(record) if row})
     for name in names:
@@ -184,9 +240,6 @@ def _files(site: Path, info: Path) -> Iterator[str]:
         if real.is_symlink() or not real.is_file():
             continue
         yield name
-        if path.suffix == ".py":
-            for compiled in (real.parent / "__pycache__").glob(f"{path.stem}.cpython-*.pyc"):
-                yield str(path.parent / "__pycache__" / compiled.name)
 
 
 def _normal(name: str) -> str:

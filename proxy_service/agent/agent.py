@@ -101,6 +101,7 @@ ASSIGNED_IDLE_S = 3.0
 BUSY_GRACE_S = 30.0
 WATCH_S = 0.5
 WORKER_TIMEOUT_S = 60.0
+SHARED_LIBRARIES = "/opt/sandboxweb/libraries/"  # read-only, and the same for every sandbox
 UNTAR_TIMEOUT_S = 900.0
 PACK_IDLE_S = 60.0
 PRELOAD_TIMEOUT_S = 120.0
@@ -1875,8 +1876,9 @@ class Unpacker:
             self._make_room(path)
             self._write(archive.extractfile(member), path, member.mode)
         elif member.issym():
-            target = os.path.normpath(os.path.join(parent, member.linkname))
-            self._check_inside(os.path.realpath(target), member)
+            target = os.path.realpath(os.path.join(parent, member.linkname))
+            if not target.startswith(SHARED_LIBRARIES) or not os.path.exists(target):
+                self._check_inside(target, member)
             self._make_room(path)
             os.symlink(member.linkname, path)
             self._safe.clear()

@@ -158,6 +158,8 @@ class Sandbox(ABC):
         self.session_id: str | None = None
         self.assigned_digest: str | None = None
         self.given = Given()
+        self.shares_libraries = False
+        """Whether it sees the cache's unpacked packages, so that links to them are all that it needs."""
         self.broken = asyncio.Event()
         self.unpacking = asyncio.Lock()
         """Held while an archive goes in: a sandbox takes one at a time."""

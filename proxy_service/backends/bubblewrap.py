@@ -26,6 +26,7 @@ from proxy_service.backends.languages import installed_languages, versions
 from proxy_service.backends.local_process import LocalProcess, remove_rest
 from proxy_service.backends.workspaces import Workspaces
 from proxy_service.errors import BackendUnavailable, SandboxStartFailed, UnsupportedLanguage, UnsupportedSpec
+from proxy_service.library_links import store_of
 from proxy_service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class BubblewrapBackend(Backend):
         if removed := self._workspaces.open():
             log.info("removed the sandboxes of %d dead proxies", len(removed))
         own = self._workspaces.directory
-        launcher = Launcher(bwrap, Python.of_this_process(), own / "support")
+        launcher = Launcher(bwrap, Python.of_this_process(), own / "support", store_of(self._settings.libraries_dir))
         launcher.prepare()
         languages = {"python": platform.python_version(), **dict.fromkeys(installed_languages(SYSTEM_PATH))}
         cgroups = Cgroups(f"{PREFIX}{own.name}")
@@ -180,6 +181,7 @@ class BubblewrapBackend(Backend):
             await process.remove()
             raise
         self._sandboxes.add(sandbox)
+        sandbox.shares_libraries = spec.lang == "python"
         sandbox.forget = self._sandboxes.discard
         try:
             await sandbox.ready(self._settings.start_timeout_s)

@@ -23,6 +23,7 @@ from proxy_service.backends.agent_sandbox import WORKDIR
 from proxy_service.backends.base import NODE_MODULES_PATH, SandboxSpec
 from proxy_service.backends.cgroups import Cgroup
 from proxy_service.errors import BackendUnavailable
+from proxy_service.library_links import SHARED_LIBRARIES
 
 AGENT_PATH = "/opt/sandboxweb/agent.pyc"
 PYTHON_ALIAS = "/opt/sandboxweb/bin/python"
@@ -110,9 +111,10 @@ def seccomp_filter() -> bytes | None:
 class Launcher:
     """Knows everything of a command line that is the same for all sandboxes of this proxy."""
 
-    def __init__(self, bwrap: str, python: Python, support: Path) -> None:
+    def __init__(self, bwrap: str, python: Python, support: Path, libraries: Path) -> None:
         self.bwrap = bwrap
         self.python = python
+        self._libraries = libraries
         self._support = support
         self._agent_file = support / "agent.pyc"
         self._seccomp_file: Path | None = None
@@ -120,6 +122,7 @@ class Launcher:
     def prepare(self) -> None:
         """Write the files that every sandbox sees: the agent, the few in its /etc, and the syscall filter."""
         self._support.mkdir(mode=0o755)
+        self._libraries.mkdir(parents=True, exist_ok=True)
         # Compiled once for all sandboxes: they run the very interpreter that runs the proxy.
         compile_agent(self._agent_file)
         (self._support / EMPTY).touch()
@@ -170,6 +173,8 @@ class Launcher:
         for hook in self.python.hooks:
             yield from ("--ro-bind", str(self._support / EMPTY), hook)
         yield from ("--ro-bind", str(self._agent_file), AGENT_PATH)
+        if spec.lang == "python":
+            yield from ("--ro-bind", str(self._libraries), str(SHARED_LIBRARIES))
         yield from ("--symlink", self.python.executable, PYTHON_ALIAS)
 
 

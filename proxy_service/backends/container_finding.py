@@ -89,7 +89,7 @@ class ContainerFinder:
             try:
                 if not await self._engine.running(container_id):
                     raise AgentBroken("it does not run any more")
-                return await self._maker.attach(
+                sandbox = await self._maker.attach(
                     spec,
                     name,
                     container_id,
@@ -97,6 +97,8 @@ class ContainerFinder:
                     drop_image=_drop_image(labels, container["Image"]),
                     pipes=_pipes(labels),
                 )
+                sandbox.shares_libraries = self._maker.sees_libraries(labels)
+                return sandbox
             except AgentGone as error:
                 log.info("container %s: not attached yet: %s", container_id[:12], error)
             except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from proxy_service.errors import (
     UnsupportedSpec,
 )
 from proxy_service.images import AGENT_LABEL, agent_digest, image_name
+from proxy_service.library_links import store_of
 from proxy_service.settings import Settings
 
 NOT_FOUND = 127
@@ -60,6 +62,7 @@ class ContainerMaker:
         self._engine = engine
         self._mountable = mountable
         self._without_python: set[str] = set()
+        self._libraries = store_of(settings.libraries_dir) if mountable else None
 
     async def make(self, spec: SandboxSpec, name: str) -> Sandbox:
         """Make a sandbox that is ready to execute. Raises ProxyError; leaves nothing behind then."""
@@ -72,6 +75,13 @@ class ContainerMaker:
             except _NoPythonError:
                 log.info("image %s has no Python: its sandboxes are plain", self._image_name(spec))
                 return await self._plain(spec, name)
+            except DockerException as error:
+                if self._libraries is None or str(self._libraries) not in str(error):
+                    raise
+                # This proxy is itself in a container: its directories are not the engine's.
+                log.info("the engine does not see %s: libraries are streamed into sandboxes", self._libraries)
+                self._libraries = None
+                return await self._with_agent(spec, name, image)
         except ImagePullError as error:
             raise UnsupportedSpec(f"There is no image {spec.image}: {error}", field="image") from error
         except (AgentBroken, DockerException) as error:
@@ -116,8 +126,11 @@ class ContainerMaker:
             runtime=self._settings.sandbox_runtime,
             agent_file=self._agent_file(spec, image),
             pipes=pipes,
+            libraries=(libraries := self._shared_libraries(spec)),
         )
         labels = containment.labels(self._settings.instance, name, spec, created_at)
+        if libraries is not None:
+            labels[containment.LIBRARIES] = str(libraries)
         if pipes is not None:
             labels[containment.PIPES] = str(pipes)
             make_pipes(pipes)
@@ -142,6 +155,7 @@ class ContainerMaker:
             sandbox = await self.attach(
                 spec, name, container_id, created_at=created_at, drop_image=drop_image, pipes=pipes
             )
+            sandbox.shares_libraries = libraries is not None
         except BaseException as error:
             lacks_python = isinstance(error, AgentGone) and await self._engine.exit_code(container_id) == NOT_FOUND
             await self._engine.remove(container_id, drop_image=drop_image)
@@ -157,6 +171,17 @@ class ContainerMaker:
             await sandbox.destroy()
             raise
         return sandbox
+
+    def sees_libraries(self, labels: Mapping[str, str]) -> bool:
+        """Tell whether a container was made with the directory of unpacked packages that this proxy writes to."""
+        return labels.get(containment.LIBRARIES) == str(store_of(self._settings.libraries_dir))
+
+    def _shared_libraries(self, spec: SandboxSpec) -> Path | None:
+        """Return the directory that a sandbox is to see, where the engine can see it."""
+        if self._libraries is None or spec.lang != "python":
+            return None
+        self._libraries.mkdir(parents=True, exist_ok=True)
+        return self._libraries
 
     async def attach(
         self,

@@ -13,6 +13,7 @@ from proxy_service.backends.agent_sandbox import WORKDIR
 from proxy_service.backends.base import SandboxSpec
 from proxy_service.backends.engine import OPEN_FILES, EngineName, ulimits
 from proxy_service.backends.fifo_channel import MOUNT, shell_command
+from proxy_service.library_links import SHARED_LIBRARIES
 
 MOUNTED_AGENT = "/opt/sandboxweb/agent.py"
 BAKED_AGENT = "/opt/sandboxweb/agent.pyc"
@@ -28,6 +29,7 @@ CREATED_AT = "sandboxweb.created_at"
 DROP_IMAGE = "sandboxweb.drop_image"
 PLAIN = "sandboxweb.plain"
 PIPES = "sandboxweb.pipes"
+LIBRARIES = "sandboxweb.libraries"
 
 CODE_ENV = {"HOME": WORKDIR, "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
 """What code meets beside the image's own environment; the agent must start with the same, or it starts twice."""
@@ -78,11 +80,12 @@ def with_agent(
     runtime: str | None,
     agent_file: str | None,
     pipes: Path | None = None,
+    libraries: Path | None = None,
 ) -> dict[str, Any]:
     """Return the profile of a container whose main process is the agent.
 
     The agent is root with three capabilities, to become the code's user and to kill its processes; code has none.
-    `agent_file` is this machine's, mounted where the image's own is not the same.
+    `agent_file` is this machine's, mounted where the image's own is not the same; `libraries` are unpacked packages.
     """
     options = f"rw,nosuid,nodev,exec,size={spec.limits.disk_bytes}"
     # Podman gives a tmpfs no owner, and would give it the mode of the image's directory.
@@ -107,8 +110,10 @@ def with_agent(
         profile["entrypoint"] = shell_command(agent)
         profile["stdin_open"] = False
         profile["volumes"] = {str(pipes): {"bind": MOUNT, "mode": "rw,Z"}}
-    if agent_file is not None:
-        profile["mounts"] = [Mount(target=MOUNTED_AGENT, source=agent_file, type="bind", read_only=True)]
+    mounts = {MOUNTED_AGENT: agent_file, str(SHARED_LIBRARIES): libraries and str(libraries)}
+    profile["mounts"] = [
+        Mount(target=target, source=source, type="bind", read_only=True) for target, source in mounts.items() if source
+    ]
     return profile
 
 

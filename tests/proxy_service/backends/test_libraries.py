@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
 
+from proxy_service import library_links
 from tests.proxy_service.backends.conftest import BUBBLEWRAP, DOCKER, MIB, Server, Show
 
 LIMITS = {"memory_bytes": 1024 * MIB, "cpus": 2.0, "pids": 128, "disk_bytes": 1024 * MIB}
@@ -71,3 +73,41 @@ async def test_npm_s_packages_keep_their_versions_and_bring_what_they_need(serve
     assert "express@4" in answer.json()["detail"]
     code += "\nconsole.log(require('is-number')(7))"
     assert (await server.run(session_id, code, libraries=["is-number"]))["stdout"] == "4 function\ntrue\n"
+
+
+SPOIL = """
+import os, six
+place = os.path.realpath(six.__file__)
+print(place.startswith("/opt/sandboxweb/libraries/"))
+for spoil in (lambda: open(place, "a"), lambda: os.unlink(place), lambda: os.mkdir(os.path.dirname(place) + "/x")):
+    try:
+        spoil()
+        print("spoilt")
+    except OSError:
+        print("refused")
+"""
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize("server", [BUBBLEWRAP, DOCKER], indirect=True)
+async def test_what_sandboxes_share_none_of_them_can_change(server: Server) -> None:
+    session_id = await server.session(lang="python", more_libraries=["six"])
+    answer = await server.run(session_id, SPOIL)
+    assert answer["stdout"].split() == ["True", "refused", "refused", "refused"], answer
+    # What a session does to its own links is its own affair.
+    answer = await server.run(session_id, "import six, os; os.unlink(six.__file__)")
+    assert answer["status"] == "succeeded"
+    other = await server.session(lang="python", more_libraries=["six"])
+    answer = await server.run(other, SPOIL)
+    assert answer["stdout"].split() == ["True", "refused", "refused", "refused"], answer
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize("server", [BUBBLEWRAP, DOCKER], indirect=True)
+async def test_a_sandbox_that_does_not_see_what_is_shared_gets_the_files(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library_links, "SHARED_LIBRARIES", PurePosixPath("/opt/sandboxweb/libraries/nowhere"))
+    session_id = await server.session(lang="python", more_libraries=["six"])
+    answer = await server.run(session_id, "import os, six; print(os.path.realpath(six.__file__))")
+    assert answer["stdout"] == "/sandbox/.sandboxweb/lib/six.py\n"
