@@ -2443,10 +2443,11 @@ class Contexts:
     def interrupt(self, header: dict[str, Any]) -> dict[str, Any]:
         """Interrupt what runs in a context, as Ctrl-C does."""
         context = self._find(header)
-        busy = context.execution is not None and not context.execution.ended and context.pid > 0
-        if busy:
-            self._signal(context)
-        return {"context": context.describe(), "interrupted": busy}
+        execution = context.execution
+        if execution is None or execution.ended or not context.pid:
+            return {"context": context.describe(), "interrupted": False}
+        self._signal(context, execution)
+        return {"context": context.describe(), "interrupted": True}
 
     def delete(self, header: dict[str, Any]) -> dict[str, Any]:
         """End a context; what ran in it ends."""
@@ -2638,17 +2639,19 @@ class Contexts:
         if context is None or not context.pid or execution.reason or execution.ended:
             return False
         execution.reason = reason
-        self._signal(context)
-        self._agent._after("grace", CONTEXT_GRACE_S, lambda: self._agent._end(execution, reason))
+        self._signal(context, execution)
+        self._agent._after("grace", CONTEXT_GRACE_S / 2, lambda: self._insist(context, execution, reason))
         return True
 
-    @staticmethod
-    def _signal(context: Context) -> None:
-        """Interrupt the interpreter and the processes that it waits for."""
-        try:
-            os.killpg(context.pid, _signal.SIGINT)
-        except OSError:
-            pass
+    def _insist(self, context: Context, execution: Execution, reason: str) -> None:
+        """Interrupt again: who waits for a shell ignores what interrupts the shell."""
+        self._signal(context, execution)
+        self._agent._after("grace", CONTEXT_GRACE_S / 2, lambda: self._agent._end(execution, reason))
+
+    def _signal(self, context: Context, execution: Execution) -> None:
+        """Interrupt the interpreter, and the processes of this execution, for which it may wait."""
+        for pid in [context.pid, *[pid for pid, _ in self._agent._processes(execution.before)]]:
+            send_signal(pid, _signal.SIGINT)
         send_signal(context.pid, _signal.SIGCONT)
 
     @staticmethod

@@ -23,6 +23,7 @@ CODE_ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 PREFIX = struct.Struct(">2sII")
 WAIT_S = 20.0
+MAX_RESULT_BYTES = 8 * 1024 * 1024
 
 
 def frame(header: dict[str, Any], body: bytes = b"") -> bytes:
@@ -128,7 +129,7 @@ class AgentProcess:
             magic, header_len, body_len = PREFIX.unpack_from(self._buffer)
             assert magic == b"\xf5S"
             assert header_len <= 64 * 1024
-            assert body_len <= 1024 * 1024
+            assert body_len <= MAX_RESULT_BYTES + 64 * 1024
             middle = PREFIX.size + header_len
             end = middle + body_len
             if len(self._buffer) < end:
