@@ -316,17 +316,19 @@ def test_an_interrupt_is_the_code_s_to_deal_with(agent: AgentProcess) -> None:
 
 
 DEATHS = {
-    "exits": ("import os; os._exit(4)", 4, None),
-    "dies of a signal": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", None, 11),
-    "closes everything": ("import os; os.closerange(0, 1000)", None, 9),
+    "exits": ("import os; os._exit(4)", [(4, None)]),
+    "dies of a signal": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", [(None, 11)]),
+    # It notices, or is killed by who does.
+    "closes everything": ("import os; os.closerange(0, 1000)", [(70, None), (None, 9)]),
 }
 
 
 @pytest.mark.parametrize("name", DEATHS)
 def test_a_context_that_dies_is_restarted_on_its_next_use(name: str, agent: AgentProcess) -> None:
-    code, exit_code, signal = DEATHS[name]
+    code, endings = DEATHS[name]
     done = in_context(agent, code)
-    assert (done.exit["exit_code"], done.exit["signal"], done.exit["reason"]) == (exit_code, signal, "exited")
+    assert (done.exit["exit_code"], done.exit["signal"]) in endings
+    assert done.exit["reason"] == "exited"
     assert done.exit["context_restarted"] is True
     assert contexts(agent)["default"]["state"] == "ended"
     after = in_context(agent, "'back'")
