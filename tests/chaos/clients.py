@@ -215,7 +215,9 @@ class Client(threading.Thread):
                 return answer
             if time.monotonic() > deadline:
                 raise NoAnswer(f"{what}: {outcome} {'' if answer is None else answer.text[:200]}")
-            time.sleep(pause_s * self.dice.uniform(0.5, 1))
+            # Not all at the same moment, and no sooner than the server asked for.
+            asked_s = float(answer.headers.get("Retry-After", 0)) if answer is not None else 0.0
+            time.sleep(max(asked_s, pause_s * self.dice.uniform(0.5, 1)))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _surprise(self, what: str, answer: httpx.Response) -> None:
