@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 
 from sessions_app import clock
+from sessions_app.exceptions import IdempotencyInProgress
 from sessions_app.limits import MAX_IDEMPOTENCY_KEY_CHARS
 from sessions_app.models.execution import Execution
 from sessions_app.models.session import Session
@@ -39,6 +40,14 @@ class IdempotencyRecord(models.Model):
         return self.key
 
     def attach(self, *, session: Session, execution: Execution | None = None) -> None:
-        """Tie it to what its request made, in the transaction that makes it."""
+        """Tie it to what its request made, in the transaction that makes it.
+
+        Raises IdempotencyInProgress, so that nothing is made, when a repetition has taken the key over meanwhile.
+        """
+        if not self.ours().filter(session=None, execution=None).update(session=session, execution=execution):
+            raise IdempotencyInProgress("A repetition of this request is being answered.")
         self.session, self.execution = session, execution
-        self.save(update_fields=["session", "execution"])
+
+    def ours(self) -> models.QuerySet[IdempotencyRecord]:
+        """Return the row, unless somebody has claimed it since this object was read."""
+        return IdempotencyRecord.objects.filter(pk=self.pk, state=self.State.IN_PROGRESS, claimed_at=self.claimed_at)

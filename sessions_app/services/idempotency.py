@@ -82,6 +82,7 @@ def _taken(known: IdempotencyRecord, fingerprint: str) -> Claim:
         claimed_at__lte=now - STALE,
     )
     if stale.update(claimed_at=now) == 1:
+        known.claimed_at = now
         return Claim(known)
     raise IdempotencyInProgress("The first request with this Idempotency-Key is still being answered.")
 
@@ -94,8 +95,8 @@ def finish(record: IdempotencyRecord, *, status: int, body: Any) -> None:
 
 
 def release(record: IdempotencyRecord) -> None:
-    """Forget a request that came to nothing, so that a repetition tries anew."""
-    IdempotencyRecord.objects.filter(pk=record.pk, state=IdempotencyRecord.State.IN_PROGRESS).delete()
+    """Forget a request that came to nothing, so that a repetition tries anew; not one that another has taken over."""
+    record.ours().delete()
 
 
 def drop_old(*, limit: int) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 import time_machine
 from django.contrib.auth.models import User
 from django.utils import timezone
 
 from sessions_app.exceptions import IdempotencyInProgress, IdempotencyMismatch, InvalidInput
-from sessions_app.models import IdempotencyRecord, Session
+from sessions_app.models import Execution, IdempotencyRecord, Session
 from sessions_app.services import idempotency
 from sessions_app.services.executions import submit_execution
 from sessions_app.services.sessions import create_session
@@ -53,6 +55,23 @@ def test_the_claim_of_a_process_that_died_at_once_passes_on_to_one_other(owner: 
         assert claim(owner).record.execution is None
         with pytest.raises(IdempotencyInProgress):
             claim(owner)
+
+
+@pytest.mark.usefixtures("proxy")
+def test_who_was_slow_makes_nothing_once_a_repetition_has_taken_over(owner: User, session: Session) -> None:
+    with time_machine.travel("2030-01-01T00:00:00Z", tick=False) as clock:
+        slow = claim(owner).record
+        clock.shift(10)
+        fast = claim(owner).record
+        Session.objects.update(expires_at=timezone.now() + timedelta(hours=1))
+        with pytest.raises(IdempotencyInProgress):
+            submit_execution(session=session, code="1", actor="api", claim=slow)
+        with pytest.raises(IdempotencyInProgress):
+            create_session(owner=owner, actor="api", claim=slow)
+        idempotency.release(slow)
+        made = submit_execution(session=session, code="1", actor="api", claim=fast)
+        assert claim(owner).record.execution == made
+    assert (Execution.objects.count(), Session.objects.count()) == (1, 1)
 
 
 def test_what_the_first_request_made_is_found(owner: User, proxy: FakeProxy) -> None:
