@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import platform
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -16,13 +19,15 @@ from llm_sandbox.security.package_validators import validate_package_name
 
 from proxy_service import archives, library_links, metrics, npm
 from proxy_service.backends.base import LIBRARIES_PATH, NODE_MODULES_PATH, Given, Sandbox
-from proxy_service.errors import LibraryError, SandboxBroken, SandboxError
+from proxy_service.errors import LibraryError, ProxyError, SandboxBroken, SandboxError
 from proxy_service.library_cache import LibraryCache
 from proxy_service.uv import Target
 
 log = logging.getLogger(__name__)
 
 CACHED_S = 0.5
+MAX_RECALLED = 2000
+_DIST_INFO = re.compile(r"([A-Za-z0-9][A-Za-z0-9._]*)-([0-9][A-Za-z0-9.!+_]*)\.dist-info")
 LANGUAGES = ("javascript", "python")
 
 
@@ -128,6 +133,7 @@ class SessionLibraries:
         self._sending: set[asyncio.Task[None]] = set()
         # A proxy before this one may have sent some.
         self._found_again = found_again
+        self._is_recalled = not found_again
 
     @property
     def present(self) -> bool:
@@ -157,6 +163,9 @@ class SessionLibraries:
                 # Somebody was cancelled while libraries were on their way; two streams would mix.
                 await asyncio.wait(self._sending)
             if not self.has(requirements):
+                if not self._is_recalled and self._sandbox.spec.lang == "python":
+                    with suppress(ProxyError, ValueError, AttributeError, TypeError):
+                        await self._recall()
                 began = time.monotonic()
                 cached = await self._install(requirements)
                 metrics.count_libraries(time.monotonic() - began, cached=cached)
@@ -188,6 +197,15 @@ class SessionLibraries:
             },
         )
         return cached
+
+    async def _recall(self) -> None:
+        """Learn which versions an earlier proxy has brought, from what lies in the sandbox; a lie harms nobody else."""
+        self._is_recalled = True
+        _, body = await self._sandbox.file_operation("file_list", path=LIBRARIES_PATH, offset=0, limit=MAX_RECALLED)
+        names = [str(item.get("name")) for item in json.loads(body)]
+        found = [match for name in names if (match := _DIST_INFO.fullmatch(name))]
+        pins = frozenset(f"{re.sub('[-_.]+', '-', match[1]).lower()}=={match[2]}" for match in found)
+        self._sandbox.given = replace(self._sandbox.given, pins=pins)
 
     async def _plan(self, requirements: Sequence[str]) -> Plan:
         return await INSTALLERS[self._sandbox.spec.lang](self._cache, self._sandbox, requirements)

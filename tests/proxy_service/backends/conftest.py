@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -155,18 +156,26 @@ class Server:
         return {item["lang"]: item["version"] for item in found}
 
 
-@pytest_asyncio.fixture
-async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
-    """A proxy on a real backend; parametrize it indirectly with the names above."""
-    settings = make_settings(tmp_path)
-    app = create_app(settings, make_backend(request.param, settings))
+@asynccontextmanager
+async def running(backend: str, settings: Settings) -> AsyncIterator[Server]:
+    """Start a proxy on a real backend, and stop it at the end; its teardown is waited for."""
+    app = create_app(settings, make_backend(backend, settings))
     transport = httpx.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {settings.token}"}
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://proxy", headers=headers, timeout=300) as http,
     ):
-        yield Server(request.param, http)
+        yield Server(backend, http)
+
+
+@pytest_asyncio.fixture
+async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
+    """A proxy on a real backend; parametrize it indirectly with the names above. Its sessions end with the test."""
+    async with running(request.param, make_settings(tmp_path)) as found:
+        yield found
+        for session_id in (await found.http.get("/sessions")).json()["sessions"]:
+            await found.http.delete(f"/sessions/{session_id}")
 
 
 @pytest.fixture

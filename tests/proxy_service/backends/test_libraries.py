@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from proxy_service import library_links
-from tests.proxy_service.backends.conftest import BUBBLEWRAP, DOCKER, MIB, Server, Show
+from tests.proxy_service.backends.conftest import BUBBLEWRAP, DOCKER, MIB, Server, Show, make_settings, running
 
 LIMITS = {"memory_bytes": 1024 * MIB, "cpus": 2.0, "pids": 128, "disk_bytes": 1024 * MIB}
 PYTHON = ["matplotlib", "numpy", "pandas", "requests", "scikit-learn"]
@@ -111,3 +112,29 @@ async def test_a_sandbox_that_does_not_see_what_is_shared_gets_the_files(
     session_id = await server.session(lang="python", more_libraries=["six"])
     answer = await server.run(session_id, "import os, six; print(os.path.realpath(six.__file__))")
     assert answer["stdout"] == "/sandbox/.sandboxweb/lib/six.py\n"
+
+
+@pytest.mark.docker
+@pytest.mark.registry
+async def test_a_proxy_that_finds_a_session_again_keeps_the_versions_that_it_has(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    code = "import six; print(six.__version__)"
+    async with running("docker", settings) as server:
+        session_id = await server.session(lang="python", more_libraries=["six==1.16.0"])
+    async with running("docker", settings) as server:
+        path = f"/sessions/{session_id}"
+        await eventually_found(server, path)
+        assert (await server.run(session_id, code))["stdout"] == "1.16.0\n"
+        answer = await server.http.post(f"{path}/execute", json={"code": code, "libraries": ["six==1.17.0"]})
+        assert (answer.status_code, answer.json()["field"]) == (422, "libraries")
+        assert "six==1.16.0" in answer.json()["detail"]
+        assert (await server.run(session_id, code, libraries=["six", "idna"]))["stdout"] == "1.16.0\n"
+        await server.http.delete(path)
+
+
+async def eventually_found(server: Server, path: str) -> None:
+    """Wait until a proxy that has just started has found a session."""
+    deadline = time.monotonic() + 20
+    while (await server.http.get(path)).status_code != 200:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
