@@ -2849,7 +2849,10 @@ class Agent:
             action(*arguments)
         except Exception as error:
             time.sleep(0.005)
-            os.write(2, ("agent: %s: %s\n" % (type(error).__name__, error)).encode("utf-8", "replace"))
+            try:
+                os.write(2, ("agent: %s: %s\n" % (type(error).__name__, error)).encode("utf-8", "replace"))
+            except OSError:
+                pass  # nobody listens there any more
 
     def _watch(self, fd: int, reader: Callable[[int], None], events: int = select.POLLIN) -> None:
         self._readers[fd] = reader

@@ -335,15 +335,19 @@ class AgentSandbox(AgentContexts):
         await self._ask("cancel", execution_id=execution_id, wait_s=CANCEL_ANSWER_S)
 
     async def put_tar(self, path: str, chunks: AsyncIterator[bytes]) -> None:
-        buffer = bytearray()
+        buffer, sent = bytearray(), 0
         async with self.unpacking:
             async for chunk in chunks:
                 buffer += chunk
                 while len(buffer) > MAX_BODY_BYTES:
-                    part = bytes(buffer[:MAX_BODY_BYTES])
+                    await self._untar(path, bytes(buffer[:MAX_BODY_BYTES]), sent, more=True)
                     del buffer[:MAX_BODY_BYTES]
-                    await self._ask("untar", part, path=path, more=True, wait_s=FILES_TIMEOUT_S)
-            await self._ask("untar", bytes(buffer), path=path, more=False, wait_s=FILES_TIMEOUT_S)
+                    sent += MAX_BODY_BYTES
+            await self._untar(path, bytes(buffer), sent, more=False)
+
+    async def _untar(self, path: str, part: bytes, offset: int, *, more: bool) -> None:
+        """Send a part of an archive; one that begins at 0 is another than what was sent before and given up."""
+        await self._ask("untar", part, path=path, offset=offset, more=more, wait_s=FILES_TIMEOUT_S)
 
     async def write_file(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
         """Write a file of the workspace."""

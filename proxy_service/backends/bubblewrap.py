@@ -23,7 +23,7 @@ from proxy_service.backends.cgroups import PREFIX, Cgroups
 from proxy_service.backends.creations import Creations
 from proxy_service.backends.disk_guard import DiskGuard
 from proxy_service.backends.languages import installed_languages, versions
-from proxy_service.backends.local_process import LocalProcess, remove_rest
+from proxy_service.backends.local_process import LocalProcess, kill_half_started, remove_rest
 from proxy_service.backends.workspaces import Workspaces
 from proxy_service.errors import BackendUnavailable, SandboxStartFailed, UnsupportedLanguage, UnsupportedSpec
 from proxy_service.library_links import store_of
@@ -147,6 +147,7 @@ class BubblewrapBackend(Backend):
     def _look_around(self) -> _Host:
         bwrap = find_bwrap()
         if removed := self._workspaces.open():
+            kill_half_started(self._workspaces.directory.parent / name for name in removed)
             log.info("removed the sandboxes of %d dead proxies", len(removed))
         own = self._workspaces.directory
         launcher = Launcher(bwrap, Python.of_this_process(), own / "support", store_of(self._settings.libraries_dir))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from asyncio.subprocess import Process
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -97,8 +98,14 @@ class LocalProcess:
     async def remove(self) -> None:
         """Kill the process and whatever lives in its namespace; remove its cgroup and its files."""
         self.stop_listening()
-        with suppress(ProcessLookupError):
-            self.process.kill()
+        if self.process.returncode is None:
+            # The whole group: bubblewrap's child would wait for ever for a parent that dies before it has told the
+            # child its user, and what the child becomes ends with its parent only from some instant on.
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.stdin is not None:
+            # An agent that has outlived its parent all the same ends with its input.
+            self.process.stdin.close()
         try:
             await asyncio.wait_for(self.process.wait(), KILL_TIMEOUT_S)
         except TimeoutError:
@@ -119,3 +126,15 @@ async def remove_rest(directory: Path, cgroup: Cgroup | None) -> None:
             if not left:
                 log.error("%s could not be removed: %s", directory, error)
         await asyncio.sleep(REMOVE_PAUSE_S)
+
+
+def kill_half_started(directories: Iterable[Path]) -> None:
+    """Kill what dead proxies had just started in these directories: bubblewrap whose parent died before its child."""
+    wanted = [os.fsencode(f"{directory}/") for directory in directories]
+    for entry in Path("/proc").iterdir() if wanted else ():
+        with suppress(OSError):
+            if not entry.name.isdigit():
+                continue
+            command = (entry / "cmdline").read_bytes()
+            if command.split(b"\0")[0].endswith(b"bwrap") and any(directory in command for directory in wanted):
+                os.kill(int(entry.name), signal.SIGKILL)

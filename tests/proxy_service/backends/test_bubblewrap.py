@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +45,17 @@ def processes_in(directory: Path) -> list[int]:
                     found.append(int(entry.name))
             except OSError:
                 continue
+    return found
+
+
+def half_started(directory: Path) -> list[str]:
+    """Return the command lines of processes that were to hold a sandbox beneath a directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+            if command.split(b"\0")[0].endswith(b"bwrap") and bytes(directory) in command:
+                found.append(command.decode())
     return found
 
 
@@ -123,6 +138,60 @@ async def test_a_creation_that_is_cancelled_leaves_nothing(own: BubblewrapBacken
     await gone(tmp_path)
     left = {path.name for path in own._workspaces.directory.iterdir()}
     assert left == {".lock", "support"}
+
+
+async def test_an_archive_that_was_given_up_half_way_is_not_continued_by_the_next(own: BubblewrapBackend) -> None:
+    sandbox = await own.create(SPEC, fresh_name())
+    first, second = io.BytesIO(), io.BytesIO()
+    for buffer, name, size in ((first, "first", 3_000_000), (second, "second", 10)):
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(b"x" * size))
+
+    async def breaks_off() -> AsyncIterator[bytes]:
+        yield first.getvalue()[:2_500_000]
+        raise ConnectionError("the sender went away")
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield second.getvalue()
+
+    with pytest.raises(ConnectionError):
+        await sandbox.put_tar("lib", breaks_off())
+    await sandbox.put_tar("lib", whole())
+    result = await run(sandbox, "import os; print(os.path.getsize('lib/second'))")
+    assert result.stdout == "10\n"
+    await sandbox.destroy()
+
+
+async def test_a_sandbox_that_is_removed_at_any_moment_of_its_start_leaves_no_process(
+    own: BubblewrapBackend, tmp_path: Path
+) -> None:
+    for number in range(40):
+        process = await own._start_process(own._ready(), SPEC, fresh_name())
+        await asyncio.sleep(number * 0.0005)
+        await process.remove()
+    await gone(tmp_path)
+    assert half_started(tmp_path) == []
+
+
+async def test_what_a_killed_proxy_had_half_started_is_killed_by_the_next(
+    backend: BubblewrapBackend, tmp_path: Path
+) -> None:
+    dead = tmp_path / "sandboxes" / "1-dead"
+    dead.mkdir(parents=True)
+    waits = ["-c", "import time; time.sleep(1000)"]
+    with (
+        subprocess.Popen(["bwrap", *waits, f"{dead}/a/workspace"], executable=sys.executable) as orphan,
+        subprocess.Popen(["bwrap", *waits, f"{dead}-alive/a/workspace"], executable=sys.executable) as other,
+    ):
+        successor = BubblewrapBackend(make_settings(tmp_path))
+        await successor.prepare()
+        assert await asyncio.to_thread(orphan.wait, 10) == -signal.SIGKILL
+        assert other.poll() is None
+        other.kill()
+    assert not dead.exists()
+    await successor.close()
 
 
 async def test_the_proxys_own_libraries_are_not_seen(shared: Sandbox) -> None:
