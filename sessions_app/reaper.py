@@ -129,18 +129,18 @@ def reconcile(reaper: Reaper) -> int:
     its sandbox by then, so if it is not listed it is gone. A sandbox that is listed had its row before it was made, so
     if that row is not live afterwards it is nobody's. It comes first: its answer tells whether the proxy is there.
     """
-    active = set(Session.objects.active().values_list("pk", flat=True))
+    active = set(Session.objects.active().order_by().values_list("pk", flat=True))
     release_connection()
     try:
         items = {str(item["session_id"]): item for item in proxy().list_sessions()}
     except ProxyUnavailable:
         reaper.proxy_is_away = True
         raise
-    live = {str(pk) for pk in Session.objects.live().values_list("pk", flat=True)}
     missing = [pk for pk in active if str(pk) not in items][: reaper.batch]
-    unowned = [item for session_id, item in items.items() if session_id not in live][: reaper.batch]
     lost = Session.objects.filter(pk__in=missing).select_related("template") if missing else []
-    return reaper.each(list(lost), _lose) + reaper.each(_nobodys(unowned), _destroy)
+    owned = {str(pk) for pk in active}
+    nobodys = _nobodys([item for session_id, item in items.items() if session_id not in owned])
+    return reaper.each(list(lost), _lose) + reaper.each(nobodys[: reaper.batch], _destroy)
 
 
 def _lose(session: Session) -> bool:
@@ -149,17 +149,18 @@ def _lose(session: Session) -> bool:
 
 
 def _nobodys(items: list[dict[str, Any]]) -> list[str]:
-    """Return the ids of sandboxes whose grace is over."""
+    """Return the ids of sandboxes that no live row owns, and whose grace is over."""
     if not items:
         return []
     now = clock.now()
-    ids = [str(item["session_id"]) for item in items]
-    ended = {str(pk): at for pk, at in Session.objects.filter(pk__in=_uuids(ids)).values_list("pk", "finished_at")}
+    ids = _uuids([str(item["session_id"]) for item in items])
+    # Of a live row this is None: its sandbox is left alone.
+    ended_at = {str(pk): at for pk, at in Session.objects.filter(pk__in=ids).values_list("pk", "finished_at")}
     found = []
     for item in items:
         session_id = str(item["session_id"])
-        if session_id in ended:
-            since, grace = ended[session_id], ENDED_GRACE
+        if session_id in ended_at:
+            since, grace = ended_at[session_id], ENDED_GRACE
         else:
             since, grace = _made_at(item), UNKNOWN_GRACE
         if since is not None and now - since > grace:
