@@ -61,7 +61,7 @@ class Backpressure:
         flow = Flow()
 
         async def send_in_time(message: Mapping[str, Any]) -> None:
-            if message["type"] == "websocket.close" and message.get("reason") and protocol.isOpen:
+            if message["type"] == "websocket.close" and message.get("reason") and protocol.state == protocol.STATE_OPEN:
                 # Daphne would keep the reason to itself.
                 protocol.sendClose(message.get("code", 1000), message["reason"])
                 return
