@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 10.0
 # A cold start, its image at hand, on a busy machine; shorter than the lease of a pending session.
-CREATE_TIMEOUT_S = 20.0
+CREATE_TIMEOUT_S = 15.0
 # The same for one that is to have libraries, which a registry may be asked for first.
 LIBRARIES_TIMEOUT_S = 380.0
 # What the proxy may need on top of an execution's own time-out: installing libraries, killing, sending output.

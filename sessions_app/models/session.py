@@ -22,7 +22,7 @@ from sessions_app.querysets import SESSION_ENDED, SESSION_LIVE, SESSION_PASSING,
 
 # How long whoever makes or ends a sandbox may take before a reaper takes the row over. Making one is bounded by the
 # proxy client's own time-out, which is shorter: else a reaper would end a session that is still being made.
-PENDING_LEASE = timedelta(seconds=25)
+PENDING_LEASE = timedelta(seconds=18)
 # Asking a registry and unpacking what it gives takes longer than a start; the proxy bounds both.
 LIBRARIES_LEASE = timedelta(seconds=390)
 TERMINATING_LEASE = timedelta(seconds=15)

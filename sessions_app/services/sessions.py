@@ -82,15 +82,20 @@ def create_session(
         env=env,
         libraries=wanted,
         is_one_shot=one_shot,
-        attend_at=clock.now() + (LIBRARIES_LEASE if wanted or made_from.libraries else PENDING_LEASE),
         **columns,
     )
+    session.attend_at = clock.now() + _lease(session)
     # A single statement needs no transaction around it.
     with nullcontext() if claim is None else transaction.atomic():
         insert(session)
         if claim is not None:
             claim.attach(session=session)
     return _give_sandbox(session, actor=actor)
+
+
+def _lease(session: Session) -> timedelta:
+    """Return how long making its sandbox may take."""
+    return LIBRARIES_LEASE if session.libraries or session.template.libraries else PENDING_LEASE
 
 
 def _give_sandbox(session: Session, *, actor: str) -> Session:
@@ -134,10 +139,10 @@ def take_up(session: Session, *, actor: str) -> bool:
 
     The proxy gives both the same sandbox, should the first be alive after all.
     """
-    now = clock.now()
-    if session.attend_at is None or session.attend_at > now + PENDING_LEASE - TAKE_UP_AFTER:
+    now, lease = clock.now(), _lease(session)
+    if session.attend_at is None or session.attend_at > now + lease - TAKE_UP_AFTER:
         return False
-    if not session.claim(now=now, lease=PENDING_LEASE):
+    if not session.claim(now=now, lease=lease):
         return False
     _give_sandbox(session, actor=actor)
     return True

@@ -105,7 +105,7 @@ def test_a_session_whose_making_was_cut_off_fails(clock: Any, owner: User, proxy
         create_session(owner=owner, actor="api")
     proxy.before = None
     session = Session.objects.get()
-    clock.shift(24)
+    clock.shift(17)
     assert reaper.finish_stuck(ONE) == 0
     clock.shift(1)
     assert reaper.finish_stuck(ONE) == 1
