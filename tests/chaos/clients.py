@@ -16,8 +16,8 @@ from tests.chaos.programs import Program
 
 # A stopped server takes connections and says nothing: a client gives up on a request and asks again.
 REQUEST_TIMEOUT_S = 12.0
-# After so long without an answer to anything, something is stuck.
-PATIENCE_S = 90.0
+# How long an answer is asked for; what counts is that all have theirs soon after the last blow.
+PATIENCE_S = 300.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.5
 IN_PROGRESS = ("idempotency_in_progress", "session_not_active", "queue_full")
 LIVE = ("queued", "running")
