@@ -6,12 +6,11 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from tests.integration import pages
+from tests.integration.openapi import lies_of
 from tests.integration.servers import ROOT, Servers
 
 PAGE = ROOT / "docs" / "api.md"
@@ -64,34 +63,6 @@ def test_every_example_prints_what_the_page_shows(
             schema = client.get("/schema", params={"format": "json"}).json()
         lies = [f"{note[:3]}: {lie}" for note in notes if note[1] != "/schema" for lie in lies_of(schema, *note)]
         assert not lies, "\n\n".join(lies)
-
-
-def lies_of(schema: dict[str, Any], method: str, path: str, status: int, body: Any) -> list[str]:
-    """Return where an answer is not what the OpenAPI schema says."""
-    # An address without parameters goes before one with, a longer one before a shorter one.
-    for template in sorted(schema["paths"], key=lambda one: (one.count("{"), -len(one))):
-        last = template.endswith("/files/{path}")
-        pattern = re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(template)) if not last else "/sessions/[^/]+/files/.+"
-        if re.fullmatch(pattern, path):
-            break
-    else:
-        return ["is not in the schema"]
-    said = schema["paths"][template][method.lower()]["responses"].get(str(status))
-    if said is None or "application/json" not in said.get("content", {}):
-        return [f"{template} does not say that it answers so"]
-    shape = {**said["content"]["application/json"]["schema"], "components": schema["components"]}
-    found = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(shape).iter_errors(body)]
-    known = properties_of(schema, shape)
-    if isinstance(body, dict) and known is not None:
-        found += [f"`{key}` is not described" for key in body if key not in known]
-    return found
-
-
-def properties_of(schema: dict[str, Any], shape: dict[str, Any]) -> set[str] | None:
-    """Return the keys that a shape describes; None when it is no object of known keys."""
-    if "$ref" in shape:
-        return properties_of(schema, schema["components"]["schemas"][shape["$ref"].rsplit("/", 1)[-1]])
-    return set(shape["properties"]) if "properties" in shape else None
 
 
 def test_every_address_of_the_api_is_on_the_page(servers: Servers) -> None:
