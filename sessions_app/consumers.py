@@ -144,11 +144,11 @@ class SessionConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the pack
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Take one message; what is wrong with it is said, and the socket stays open."""
-        message: dict[str, Any] = {}
+        request_id: Any = None
         try:
             message = parse(text_data)
-            await self.is_ready.wait()
             request_id = message.pop("request_id", None)
+            await self.is_ready.wait()
             match message.pop("type", None):
                 case "execute":
                     await self.execute(reader(Execute).run_validation(message), request_id)
@@ -162,14 +162,14 @@ class SessionConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the pack
                 case _:
                     raise ParseError("`type` must be `execute`, `stdin`, `interrupt` or `cancel`.")
         except (APIException, SandboxwebError) as error:
-            await self.tell(error)
+            await self.tell(error, request_id)
 
     async def execute(self, said: dict[str, Any], request_id: Any) -> None:
         """Accept code, and only then hand it over, so that its events come after its id."""
         given = {name: value for name, value in said.items() if value is not None and name != "wait"}
         execution = await in_thread(self.submit, given)
         accepted = {"type": "accepted", "execution_id": str(execution.pk), "status": execution.status}
-        await self.say(accepted if request_id is None else {**accepted, "request_id": request_id})
+        await self.say(accepted | asked_as(request_id))
         await in_thread(partial(executions.start_execution, execution, actor=Actor.API))
 
     def submit(self, given: dict[str, Any]) -> Execution:
@@ -189,17 +189,23 @@ class SessionConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the pack
             raise NotFound("There is no such execution in this session.")
         return execution
 
-    async def tell(self, error: APIException | SandboxwebError) -> int:
+    async def tell(self, error: APIException | SandboxwebError, request_id: Any = None) -> int:
         """Send an error in the API's shape; return the status that HTTP would have."""
         face = to_api_error(error) if isinstance(error, SandboxwebError) else error
         context: Any = {"view": None, "args": (), "kwargs": {}, "request": None}
         body = ApiExceptionFormatter(face, context, error).run()
-        await self.say({**body, "type": "error", "kind": body["type"], "status": face.status_code})
+        said = {**body, "type": "error", "kind": body["type"], "status": face.status_code}
+        await self.say(said | asked_as(request_id))
         return int(face.status_code)
 
     async def say(self, message: dict[str, Any]) -> None:
         """Send one message."""
         await self.send(text_data=json.dumps(message, ensure_ascii=False))
+
+
+def asked_as(request_id: Any) -> dict[str, Any]:
+    """Return what tells a client which of its messages this answers, if it gave that a name."""
+    return {} if request_id is None else {"request_id": request_id}
 
 
 def parse(text: str | None) -> dict[str, Any]:

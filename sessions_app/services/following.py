@@ -24,6 +24,7 @@ PATIENCE_S = 20.0
 PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 
+GAP = "The sandbox is gone, and with it the events after the last that you had. `GET /executions/{id}` has the output."
 MEASURES = ("status", "exit_code", "signal", "duration_ms", "cpu_ms", "max_rss_bytes")
 
 
@@ -105,7 +106,10 @@ def journal_of(execution: Execution, *, actor: str, after: int = 0) -> list[Any]
 
 
 def kept_events(execution: Execution, after: int) -> Batch:
-    """Return what the row has kept of the events: its output in one piece, for whoever has seen nothing of it."""
+    """Return what the row has kept of the events: its output in one piece, for whoever has seen nothing of it.
+
+    Whoever has seen a part is told of the gap: which part that was, the sandbox took along.
+    """
     ended = execution.finished_at.timestamp() if execution.finished_at else None
     began = execution.started_at.timestamp() if execution.started_at else ended
     events: list[tuple[str, Any, float | None]] = []
@@ -116,7 +120,9 @@ def kept_events(execution: Execution, after: int) -> Batch:
     # Counted backwards from the last number that the journal had, so that whoever goes on from here has seen all.
     first = max(execution.last_seq, len(events)) - len(events) + 1
     numbered = [event_of(seq, *event) for seq, event in enumerate(events, start=first)]
-    return [event for event in numbered if event.seq > after]
+    missed = after and execution.last_seq - after > 1
+    gap = [event_of(0, "gap", {"events": execution.last_seq - after - 1, "detail": GAP}, None)] if missed else []
+    return gap + [event for event in numbered if event.seq > after]
 
 
 def event_of(seq: int, kind: str, data: Any, at: float | None) -> Event:

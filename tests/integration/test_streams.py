@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.integration.conftest import BUBBLEWRAP
 from tests.integration.servers import Servers
+from tests.postgres import free_port
 from tests.waiting import wait_until
 
 LINES = 100_000
@@ -267,6 +269,30 @@ async def test_fifty_watchers_see_the_same_ten_thousand_events_and_one_that_neve
                 await asyncio.wait_for(asleep.recv(), 60)
                 missed += 1
         assert missed < len(heard[0])
+
+
+async def test_watchers_on_two_web_servers_see_the_same(servers: Servers, session_id: str) -> None:
+    second = replace(servers, app_port=free_port(), processes={})
+    second.start("app")
+    try:
+        async with watcher(servers, session_id) as one, watcher(second, session_id) as other:
+            run = {"type": "execute", "code": "import time\nfor n in range(5): print(n, flush=True); time.sleep(0.05)"}
+            await one.send(json.dumps(run))
+            accepted = json.loads(await one.recv())
+            heard = [await until_finished(socket) for socket in (one, other)]
+        assert heard[0] == heard[1]
+        assert {message["execution_id"] for message in heard[0]} == {accepted["execution_id"]}
+        assert "".join(message["data"] for message in heard[0] if message["type"] == "stdout") == "0\n1\n2\n3\n4\n"
+    finally:
+        second.stop("app")
+
+
+async def until_finished(socket: ClientConnection) -> list[dict[str, Any]]:
+    """Return the messages up to the end of an execution."""
+    heard: list[dict[str, Any]] = []
+    while not heard or heard[-1]["type"] != "finished":
+        heard.append(json.loads(await asyncio.wait_for(socket.recv(), 60)))
+    return heard
 
 
 # --- Threads ---------------------------------------------------------------------------------------------------------

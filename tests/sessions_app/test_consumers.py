@@ -123,8 +123,8 @@ async def test_an_id_comes_before_the_events_and_with_what_the_request_was_calle
         accepted = await client.hear()
         assert (accepted["type"], accepted["request_id"], accepted["status"]) == ("accepted", "a", "running")
         assert (await client.hear())["type"] == "started"
-        await client.say({"type": "nonsense"})
-        await client.hear_until("error")
+        await client.say({"type": "nonsense", "request_id": ["b"]})
+        assert (await client.hear_until("error"))[-1]["request_id"] == ["b"]
 
 
 async def test_what_runs_is_cancelled(session: Session, key: tuple[bytes, bytes]) -> None:

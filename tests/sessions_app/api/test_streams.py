@@ -84,10 +84,12 @@ def test_without_its_sandbox_what_was_kept_comes(ended: Execution, proxy: FakePr
 
 
 @pytest.mark.django_db
-def test_whoever_saw_some_of_it_gets_no_output_twice(ended: Execution) -> None:
+def test_whoever_saw_some_of_it_gets_no_output_twice_and_is_told_of_the_gap(ended: Execution) -> None:
     ended.last_seq = 40
     assert [event[:2] for event in kept_events(ended, 0)] == [(38, "started"), (39, "stdout"), (40, "exit")]
-    assert [event[:2] for event in kept_events(ended, 7)] == [(40, "exit")]
+    assert [event[:2] for event in kept_events(ended, 7)] == [(0, "gap"), (40, "exit")]
+    assert json.loads(kept_events(ended, 7)[0].raw)["data"]["events"] == 32
+    assert [event[:2] for event in kept_events(ended, 39)] == [(40, "exit")]
     assert kept_events(ended, 40) == []
 
 
