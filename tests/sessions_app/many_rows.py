@@ -1,8 +1,8 @@
 """A database that has grown, in a process of its own: `python -m tests.sessions_app.many_rows`.
 
 Makes the database at `DATABASE_URL` anew, fills it with 100 000 ended and 1 000 live sessions, each with an execution,
-an event and an idempotency record of this day, and sweeps while nothing is due. Prints the plans of that sweep's
-statements, as JSON.
+an event, an artifact and an idempotency record of this day, and sweeps while nothing is due. Prints the plans of that
+sweep's statements, as JSON.
 """
 
 from __future__ import annotations
@@ -83,7 +83,24 @@ def fill(first: str, count: int, *, live: bool) -> None:
         "claimed_at": INSTANT[vendor].format("-i / 10"),
         "created_at": INSTANT[vendor].format("-i / 10"),
     }
-    tables = {"session": session, "execution": execution, "sessionevent": event, "idempotencyrecord": record}
+    artifact = {
+        "id": IDS[vendor].format("c" if live else "d"),
+        "owner_id": "1",
+        "session_id": key,
+        "execution_id": execution["id"],
+        "name": "'chart.png'",
+        "content_type": "'image/png'",
+        "size": "1",
+        "created_at": ago,
+        "expires_at": soon,
+    }
+    tables = {
+        "session": session,
+        "execution": execution,
+        "sessionevent": event,
+        "idempotencyrecord": record,
+        "artifact": artifact,
+    }
     with connection.cursor() as cursor:
         for table, values in tables.items():
             values = {**required(table), **values}

@@ -14,6 +14,9 @@ import pytest
 
 from tests.postgres import create_database
 
+# A hundred thousand of everything take a while where others work too.
+pytestmark = pytest.mark.timeout(300)
+
 ROOT = Path(__file__).resolve().parents[2]
 # Rows of these grow with use; the others are few for ever.
 GROWING = "session|execution|sessionevent|idempotencyrecord|artifact"
@@ -41,7 +44,7 @@ def grown(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
         "LOG_LEVEL": "ERROR",
     }
     command = [sys.executable, "-m", "tests.sessions_app.many_rows"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     MADE[request.param] = {"vendor": request.param, **json.loads(done.stdout)}
     return MADE[request.param]
