@@ -11,6 +11,7 @@ ProxyError
 ├── Conflict                  409  the same id with another body
 │   ├── FileConflict               a directory where a file is wanted, something in the way, no permission, …
 │   └── StdinClosed                what should read it has ended, or was not asked to
+├── RequestTimeout            408  the body did not arrive in time
 ├── BodyTooLarge              413
 │   └── NoSpace                    the sandbox's disk has no room for it
 ├── Unprocessable             422  well-formed, but this server cannot do it
@@ -21,6 +22,7 @@ ProxyError
 ├── TooManyContexts           429  the session has as many contexts as it may
 ├── SandboxError              502  ours: the sandbox could not be made or died
 │   ├── SandboxStartFailed
+│   │   └── StartTimedOut     504  it takes longer than it may
 │   └── SandboxBroken              died by itself, or its agent misbehaved
 └── Unavailable               503  come back later
     ├── BackendUnavailable         no image, no user namespaces, …; `mend` says what to do
@@ -102,6 +104,10 @@ class StdinClosed(Conflict):
     code = "stdin_closed"
 
 
+class RequestTimeout(ProxyError):
+    code = "request_timeout"
+
+
 class BodyTooLarge(ProxyError):
     code = "too_large"
 
@@ -146,6 +152,13 @@ class SandboxError(ProxyError):
 
 class SandboxStartFailed(SandboxError):
     code = "sandbox_start_failed"
+
+
+class StartTimedOut(SandboxStartFailed):
+    code = "start_timed_out"
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"The sandbox could not be made within {timeout_s:g} s.")
 
 
 class SandboxBroken(SandboxError):
@@ -198,10 +211,12 @@ _STATUS_BY_CLASS: tuple[tuple[type[ProxyError], int], ...] = (
     (Unauthorized, 401),
     (NotFound, 404),
     (Conflict, 409),
+    (RequestTimeout, 408),
     (BodyTooLarge, 413),
     (Unprocessable, 422),
     (TooManyWaiting, 429),
     (TooManyContexts, 429),
+    (StartTimedOut, 504),
     (SandboxError, 502),
     (Unavailable, 503),
 )

@@ -12,11 +12,20 @@ from functools import partial
 from typing import cast
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from proxy_service import __version__, metrics
-from proxy_service.errors import BodyTooLarge, InvalidRequest, Unreachable, http_body, http_headers, http_status
+from proxy_service.bounded_stream import BoundedStream
+from proxy_service.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    RequestTimeout,
+    Unreachable,
+    http_body,
+    http_headers,
+    http_status,
+)
 from proxy_service.events import Follower, dump, queued_line
 from proxy_service.executions import RELINK_WAIT_S, Execution
 from proxy_service.libraries import check as check_libraries
@@ -150,7 +159,8 @@ async def execute(request: Request) -> Response:
             raise Unreachable
         execution = running.submit(session, body.execution_id or str(uuid.uuid4()), body)
     if NDJSON in request.headers.get("accept", ""):
-        return StreamingResponse(_lines(execution, 0), media_type=NDJSON)
+        patience_s = running.settings.reader_silence_s
+        return BoundedStream(_lines(execution, 0), media_type=NDJSON, patience_s=patience_s)
     await execution.wait()
     result = answer(execution.result())
     if not await request.is_disconnected():
@@ -159,7 +169,11 @@ async def execute(request: Request) -> Response:
 
 
 async def execution_events(request: Request) -> Response:
-    """GET /sessions/{id}/executions/{eid}/events?after=SEQ&follow=true: replay, then follow."""
+    """GET /sessions/{id}/executions/{eid}/events?after=SEQ&follow=true: replay, then follow.
+
+    A stream that ends without an `exit` is not whole: the proxy stops, or the reader was too slow. Whoever asks again
+    with the number of the last event as `after`, the next proxy if need be, is told the rest.
+    """
     sessions, session_id = service(request).sessions, parse_session_id(request.path_params["session_id"])
     execution = sessions.find_execution(session_id, parse_execution_id(request.path_params["execution_id"]))
     after = request.query_params.get("after", "0")
@@ -177,9 +191,8 @@ async def execution_events(request: Request) -> Response:
                 async with asyncio.timeout(REVIVE_PATIENCE_S):
                     await execution.wait()
         return Response(b"".join(Follower(execution.transcript, int(after)).lines()), media_type=NDJSON)
-    return StreamingResponse(
-        _lines(execution, int(after), partial(sessions.was_read, session_id, execution.id)), media_type=NDJSON
-    )
+    lines = _lines(execution, int(after), partial(sessions.was_read, session_id, execution.id))
+    return BoundedStream(lines, media_type=NDJSON, patience_s=service(request).settings.reader_silence_s)
 
 
 async def cancel_execution(request: Request) -> Response:
@@ -228,16 +241,25 @@ def session_of(request: Request) -> ProxySession:
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the body, read no further than it may be long. Raises BodyTooLarge."""
-    limit = service(request).settings.max_body_bytes
+    """Return the body, read no further than it may be long and wait no longer than it may take.
+
+    Raises BodyTooLarge, RequestTimeout.
+    """
+    settings = service(request).settings
+    limit = settings.max_body_bytes
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise BodyTooLarge(f"The body has {declared} bytes; at most {limit} are taken.", field="body")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BodyTooLarge(f"The body is longer than {limit} bytes.", field="body")
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise BodyTooLarge(f"The body is longer than {limit} bytes.", field="body")
+    except TimeoutError:
+        detail = f"The body did not arrive within {settings.body_timeout_s:g} s."
+        raise RequestTimeout(detail, field="body") from None
     return bytes(body)
 
 

@@ -6,12 +6,13 @@ import re
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
+from proxy_service.bounded_stream import BoundedStream
 from proxy_service.errors import InvalidRequest
 from proxy_service.executions import Executions
-from proxy_service.routes import KEEP_ALIVE_S, NDJSON, answer, read_body, session_of
+from proxy_service.routes import KEEP_ALIVE_S, NDJSON, answer, read_body, service, session_of
 from proxy_service.schemas import EXECUTION_ID, parse_execution_id
 
 SINCE = re.compile(rf"({EXECUTION_ID.pattern}):([0-9]{{1,15}})")
@@ -30,7 +31,8 @@ async def session_events(request: Request) -> Response:
         if found is None:
             raise InvalidRequest("`since` must be the id of an execution, a colon and a number.", field="since")
         since = found[1], int(found[2])
-    return StreamingResponse(_lines(executions, since), media_type=NDJSON)
+    patience_s = service(request).settings.reader_silence_s
+    return BoundedStream(_lines(executions, since), media_type=NDJSON, patience_s=patience_s)
 
 
 async def _lines(executions: Executions, since: tuple[str, int] | None) -> AsyncIterator[bytes]:

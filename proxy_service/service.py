@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from proxy_service.backends import load_backend
 from proxy_service.backends.agent_sandbox import WORKDIR
 from proxy_service.backends.base import NODE_MODULES_PATH, Backend, ExecRequest, Sandbox
@@ -13,6 +16,8 @@ from proxy_service.sessions import ProxySession, Sessions
 from proxy_service.settings import Settings
 from proxy_service.startup import Startup
 from proxy_service.teardown import Teardown
+
+log = logging.getLogger(__name__)
 
 
 def check_contexts(sandbox: Sandbox, *, lang: str = "python") -> None:
@@ -57,8 +62,13 @@ class Service:
     async def stop(self) -> None:
         """Finish what can be finished in time, drain the pool, let the sandboxes go."""
         await self.finish()
-        await self.cache.close()
-        await self.backend.close()
+        try:
+            # What an engine does not answer is found again by the next proxy.
+            async with asyncio.timeout(self.settings.stop_timeout_s):
+                await self.cache.close()
+                await self.backend.close()
+        except TimeoutError:
+            log.error("not everything could be let go of in time")
 
     def submit(self, session: ProxySession, execution_id: str, body: ExecuteBody) -> Execution:
         """Queue an execution of a session; its libraries are brought when its turn has come.

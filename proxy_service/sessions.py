@@ -18,6 +18,7 @@ from proxy_service.errors import (
     LibraryError,
     ProxyError,
     ShuttingDown,
+    StartTimedOut,
     StillFinding,
     Unavailable,
     UnknownSession,
@@ -180,7 +181,7 @@ class Sessions:
         sandbox = self.pool.take(spec)
         if sandbox is not None:
             try:
-                await sandbox.assign(session_id, digest, env)
+                await self._assign(sandbox, session_id, digest, env)
                 await self._provide(sandbox, libraries)
                 return self._add(session_id, sandbox, "pool")
             except LibraryError:
@@ -196,12 +197,19 @@ class Sessions:
             raise Unavailable(f"This server runs {self._taken} sandboxes already, as many as it may.")
         sandbox = await self._make(spec)
         try:
-            await sandbox.assign(session_id, digest, env)
+            await self._assign(sandbox, session_id, digest, env)
             await self._provide(sandbox, libraries)
             return self._add(session_id, sandbox, "cold")
         except BaseException:
             self._teardown.begin(sandbox)
             raise
+
+    async def _assign(self, sandbox: Sandbox, session_id: str, digest: str, env: Mapping[str, str]) -> None:
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                await sandbox.assign(session_id, digest, env)
+        except TimeoutError:
+            raise StartTimedOut(self._settings.start_timeout_s) from None
 
     async def _make_for_pool(self, spec: SandboxSpec) -> Sandbox:
         if self._taken >= self._settings.max_sandboxes:
@@ -216,9 +224,12 @@ class Sessions:
         self._starting += 1
         began = time.monotonic()
         try:
-            sandbox = await self._backend.create(spec, f"sbx-{secrets.token_hex(6)}")
-        except ProxyError:
+            async with asyncio.timeout(self._settings.create_timeout_s):
+                sandbox = await self._backend.create(spec, f"sbx-{secrets.token_hex(6)}")
+        except (ProxyError, TimeoutError) as error:
             metrics.count_start(None)
+            if isinstance(error, TimeoutError):
+                raise StartTimedOut(self._settings.create_timeout_s) from None
             raise
         finally:
             self._starting -= 1

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     agent_ping_s: float = Field(5.0, gt=0)
     agent_silence_s: float = Field(15.0, gt=0)
     """How long an agent may be silent before its sandbox counts as broken."""
+    create_timeout_s: float = Field(60.0, gt=0)
+    """How long a sandbox may take to be made, its image at hand or not, before its creation is given up."""
+    body_timeout_s: float = Field(30.0, gt=0)
+    """How long a request's JSON body may take to arrive."""
+    reader_silence_s: float = Field(60.0, gt=0)
+    """How long the reader of a stream may take nothing before the stream is cut off."""
     engine_patience_s: float = Field(120.0, gt=0)
     """How long a container engine may be away before the sessions that run on it count as lost."""
     pool_parallel_starts: int = Field(2, ge=1)

@@ -375,9 +375,9 @@ def _failure(answer: Answer, path: str) -> SandboxwebError:
             return TooManyContexts(detail)
         case 429:
             return QueueFull(detail)
-        case 502:
+        case 502 | 504:
             return SandboxFailed(detail)
-        case 503:
+        case 408 | 503:
             return ProxyUnavailable(detail, retry_after_s=_retry_after(answer))
         case 409 if code == "stdin_closed":
             return StdinClosed(detail)
