@@ -11,9 +11,9 @@ STREAMS = ("stdout", "stderr")
 OMITTED = re.compile(r"\n\[… (\d{1,18}) bytes omitted …\]\n")
 
 
-def omitted(count: int, whole: str = "") -> str:
-    """Return what stands where output was cut; `whole` is the address of all of it."""
-    return f"\n[… {count} bytes omitted{f', all of it: {whole}' if whole else ''} …]\n"
+def omitted(count: int, kept: str = "") -> str:
+    """Return what stands where output was cut; `kept` says where what is left out can be had."""
+    return f"\n[… {count} bytes omitted{', ' if kept else ''}{kept} …]\n"
 
 
 def fits(text: str, limit_bytes: int) -> bool:
@@ -24,7 +24,7 @@ def fits(text: str, limit_bytes: int) -> bool:
 def cut(text: str, limit_bytes: int, *, whole: str = "") -> str:
     """Return text with its middle left out if it is longer than the limit, which the line about that does not count to.
 
-    What a sandbox has left out before is counted, too, when the place is in the middle.
+    `whole` is the address of the text. What a sandbox has left out of its middle before is counted, too.
     """
     if fits(text, limit_bytes):
         return text
@@ -35,7 +35,8 @@ def cut(text: str, limit_bytes: int, *, whole: str = "") -> str:
     middle = text[len(head) : len(text) - len(tail)]
     before = OMITTED.findall(middle)
     own = OMITTED.sub("", middle) if before else middle
-    return head + omitted(len(own.encode()) + sum(map(int, before)), whole) + tail
+    kept = f"{'more' if before else 'all'} of it: {whole}" if whole else ""
+    return head + omitted(len(own.encode()) + sum(map(int, before)), kept) + tail
 
 
 def fitted(values: Mapping[str, Any], limit_bytes: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sessions_app.services import hints, outcome
 from sessions_app.services.artifacts import keep_changed
 from sessions_app.services.connections import release_connection
 from sessions_app.services.output import fitted
+from sessions_app.services.whole_output import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +108,10 @@ def write_outcome(
             values["error"] = LOST
     if status != Status.SUCCEEDED:
         values["hint"] = hints.hint_for(hints.facts_of(execution, status, values, result.told))
-    values = fitted(values, execution.output_limit_bytes)
+    # Before its end is written: who is told of that finds the artifacts there.
     if values.get("files"):
-        # Before its end is written: who is told of that finds the artifacts there.
         values["artifacts"] = keep_changed(execution, values["files"])
+    values = shortened(execution, values)
     execution.finish(status, actor=actor, user_id=user_id, reason=reason, values=values)
     if status == Status.LOST:
         lose_session(execution.session, error=LOST, actor=actor)
@@ -155,7 +156,7 @@ def lose_session(session: Session, *, error: str, actor: str) -> None:
         elif status == Status.LOST:
             values["error"] = LOST
         values["hint"] = hints.hint_for(hints.facts_of(execution, status, values, result.told))
-        execution.finish(status, actor=actor, reason=error, values=fitted(values, execution.output_limit_bytes))
+        execution.finish(status, actor=actor, reason=error, values=shortened(execution, values))
 
 
 def _last_words(execution: Execution) -> outcome.Journal:

@@ -31,6 +31,12 @@ def test_the_answer_has_the_head_the_tail_and_the_count(
     assert accounted_for(answer["stdout"]) == written
     assert len(MARK.sub("", answer["stdout"])) == (limit or 2 << 20)
     assert api.get(f"/executions/{answer['execution_id']}").json()["stdout"] == answer["stdout"]
+    if limit is not None:
+        whole = api.get(answer["artifacts"][0]["url"])
+        assert whole.headers["Content-Type"].startswith("text/plain")
+        assert accounted_for(whole.text) == written
+        assert len(MARK.sub("", whole.text)) == min(written, 8 << 20)
+        assert answer["artifacts"][0]["url"] in answer["stdout"]
 
 
 def test_a_one_shot_takes_the_limit_too(api: httpx.Client) -> None:
