@@ -204,9 +204,9 @@ async def get_file(request: Request) -> Response:
     if kind is not None:
         return await _packed(files, path, kind)
     entry, version = await files.stat(path)
-    if _flag(request, "stat"):
-        return _json(entry.describe())
     headers = _headers(entry, version)
+    if _flag(request, "stat"):
+        return Response(dump(entry.describe()), headers=headers, media_type="application/json")
     if request.method == "HEAD":
         if entry.type == "file":
             headers["Content-Length"] = str(entry.size)

@@ -199,7 +199,7 @@ class ProxyClient:
         # One segment, whatever it holds: nothing on the way may take a part of it for `..` or for another address.
         name = quote(path, safe="").replace(".", "%2E")
         timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
-        address = f"/sessions/{session_id}/files" + (f"/{name}" if name else "")
+        address = f"/sessions/{session_id}/files/{name}"
         request = self._http.build_request(
             method, address, params=params, headers=headers, content=content, timeout=timeout
         )

@@ -84,6 +84,7 @@ def test_directories_and_archives(api: httpx.Client, session_id: str) -> None:
     assert (full.status_code, full.json()["errors"][0]["code"]) == (409, "not_empty")
     assert api.delete(f"{files}/d?recursive=true").status_code == 204
     assert names(api, session_id) == ["copy"]
+    assert api.head(f"{files}/d").status_code == 404
     missing = api.get(f"{files}/d")
     assert (missing.status_code, missing.json()["errors"][0]["attr"]) == (404, "path")
 
