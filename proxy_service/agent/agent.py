@@ -1835,7 +1835,7 @@ class Unpacker:
     def __init__(self, workdir: str, path: str, max_members: int = MAX_MEMBERS) -> None:
         self._root = place(workdir, path)
         self._max_members = max_members
-        self._safe: set[str] = set()
+        self._safe: dict[str, str] = {}
 
     def run(self) -> tuple[dict[str, Any], bytes]:
         """Unpack what comes on descriptor 0."""
@@ -1895,14 +1895,17 @@ class Unpacker:
             raise BadRequest("bad_archive", "The archive has a link that leads out: %r" % member.name[:200])
 
     def _directory(self, path: str) -> str:
-        """Return a directory, made if need be, after seeing that no link leads out on the way to it."""
+        """Return a directory's real path, made if need be, after seeing that no link leads out on the way to it.
+
+        The real one, since what a relative link means depends on where it really lies.
+        """
         if path not in self._safe:
             real = os.path.realpath(path)
             if real != self._root and not real.startswith(self._root + "/"):
                 raise BadRequest("bad_archive", "A link leads out of the directory: %r" % path[:200])
             os.makedirs(real, exist_ok=True)
-            self._safe.add(path)
-        return path
+            self._safe[path] = real
+        return self._safe[path]
 
     @staticmethod
     def _make_room(path: str) -> None:

@@ -196,3 +196,16 @@ def test_long_names_fit_into_the_event(agent: AgentProcess) -> None:
     end: dict[str, Any] = agent.run(code).exit
     assert end["files_truncated"] is True
     assert end["files"]
+
+
+def test_a_link_beneath_a_link_is_judged_from_where_it_really_lies(agent: AgentProcess) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name, target in (("d", ""), ("d/up", ".."), ("d/up/out", "../..")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = (tarfile.SYMTYPE, target) if target else (tarfile.DIRTYPE, "")
+            archive.addfile(member)
+    with pytest.raises(Refused) as refused:
+        agent.ask("untar", data.getvalue(), path="here", more=False)
+    assert refused.value.code == "bad_archive"
+    assert not os.path.lexists(agent.workdir / "here/out")
