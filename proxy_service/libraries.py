@@ -17,7 +17,8 @@ from typing import Protocol
 from llm_sandbox.exceptions import ValidationError
 from llm_sandbox.security.package_validators import validate_package_name
 
-from proxy_service import archives, library_links, metrics, npm
+from proxy_service import archives, library_links, metrics, npm, package_managers
+from proxy_service.backends.agent_sandbox import AgentSandbox
 from proxy_service.backends.base import LIBRARIES_PATH, NODE_MODULES_PATH, Given, Sandbox
 from proxy_service.errors import LibraryError, ProxyError, SandboxBroken, SandboxError
 from proxy_service.library_cache import LibraryCache
@@ -48,10 +49,19 @@ def _is_valid(library: str, lang: str) -> bool:
     return True
 
 
-def check(libraries: Sequence[str], lang: str) -> tuple[str, ...]:
-    """Return requirements that sandboxes of a language can be given. Raises LibraryError."""
+def check(libraries: Sequence[str], lang: str, network: str = "none") -> tuple[str, ...]:
+    """Return requirements that sandboxes of a language, with a network or without, can be given.
+
+    Raises LibraryError.
+    """
     if libraries and lang not in LANGUAGES:
-        raise LibraryError(f"Libraries can be added for {' and '.join(LANGUAGES)} only, not for {lang}.")
+        if lang not in package_managers.LANGUAGES:
+            raise LibraryError(f"No libraries can be added for {lang}; use a template whose image has them.")
+        if network == "none":
+            raise LibraryError(
+                f"Libraries of {lang} come by its own package manager, which needs a network, and this sandbox has "
+                "none. Use a template that allows one, or whose image has the libraries."
+            )
     return check_names(libraries, lang)
 
 
@@ -116,7 +126,19 @@ def _target_cpu(sandbox: Sandbox) -> str:
     return str(sandbox.capabilities.get("python_platform") or platform.machine()).split("-")[0]
 
 
-INSTALLERS: dict[str, Installer] = {"python": _plan_python, "javascript": _plan_javascript}
+async def _install_inside(cache: LibraryCache, sandbox: Sandbox, requirements: Sequence[str]) -> Plan:
+    missing = [requirement for requirement in requirements if requirement not in sandbox.given.requirements]
+    if not isinstance(sandbox, AgentSandbox):
+        raise LibraryError("The sandbox of this session cannot be given libraries.")
+    await package_managers.install(sandbox, missing, timeout_s=cache.timeout_s)
+    return Plan([], "", sandbox.given, len(missing))
+
+
+INSTALLERS: dict[str, Installer] = {
+    "python": _plan_python,
+    "javascript": _plan_javascript,
+    **dict.fromkeys(package_managers.LANGUAGES, _install_inside),
+}
 
 
 class SessionLibraries:
@@ -151,7 +173,7 @@ class SessionLibraries:
 
     def check(self, requirements: Sequence[str]) -> tuple[str, ...]:
         """Return valid requirements that this sandbox can be given. Raises LibraryError."""
-        checked = check(requirements, self._sandbox.spec.lang)
+        checked = check(requirements, self._sandbox.spec.lang, self._sandbox.spec.network)
         if checked and not self._sandbox.capabilities.get("libraries"):
             raise LibraryError("The sandbox of this session cannot be given libraries.")
         return checked

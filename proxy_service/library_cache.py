@@ -43,7 +43,7 @@ class LibraryCache:
     def __init__(self, directory: Path, *, max_bytes: int, timeout_s: float) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._locks: dict[str, asyncio.Lock] = {}
         self._compiling: set[asyncio.Task[None]] = set()
         self.npm = NpmCache(self)
@@ -133,9 +133,9 @@ class LibraryCache:
     async def bounded(self, work: Awaitable[T]) -> T:
         """Wait for something that asks a registry. Raises LibraryError when it takes too long."""
         try:
-            return await asyncio.wait_for(work, self._timeout_s)
+            return await asyncio.wait_for(work, self.timeout_s)
         except TimeoutError:
-            raise LibraryError(f"The package registry took longer than {self._timeout_s:g} s.") from None
+            raise LibraryError(f"The package registry took longer than {self.timeout_s:g} s.") from None
 
     def lock(self, key: str) -> asyncio.Lock:
         """Return the lock of one thing of the cache."""

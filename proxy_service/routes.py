@@ -112,7 +112,7 @@ async def create_session(request: Request) -> Response:
     running = service(request)
     body = parse(SessionBody, await read_body(request))
     spec = body.spec(running.settings, running.languages)
-    libraries = check_libraries(body.more_libraries, spec.lang)
+    libraries = check_libraries(body.more_libraries, spec.lang, spec.network)
     content = spec.digest() + json.dumps([body.env, *sorted(libraries)], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:32]
     session_id = body.session_id or str(uuid.uuid4())

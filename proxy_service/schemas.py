@@ -104,7 +104,7 @@ class SpecBody(Body):
             preload=self.preload,
             template=self.template,
             keep_template=self.keep_template,
-            libraries=check_libraries(self.libraries, self.lang),
+            libraries=check_libraries(self.libraries, self.lang, self.network),
         )
 
 

@@ -6,11 +6,11 @@ import asyncio
 import logging
 
 from proxy_service.backends import load_backend
-from proxy_service.backends.agent_sandbox import WORKDIR
-from proxy_service.backends.base import NODE_MODULES_PATH, Backend, ExecRequest, Sandbox
+from proxy_service.backends.base import Backend, ExecRequest, Sandbox
 from proxy_service.errors import ShuttingDown, UnsupportedSpec
 from proxy_service.executions import Execution, Prepare
 from proxy_service.library_cache import LibraryCache
+from proxy_service.package_managers import ENVIRONMENTS
 from proxy_service.schemas import ExecuteBody
 from proxy_service.sessions import ProxySession, Sessions
 from proxy_service.settings import Settings
@@ -89,8 +89,8 @@ class Service:
         if body.context is not None:
             check_contexts(session.sandbox)
         settings, env = self.settings, body.env
-        if session.sandbox.spec.lang == "javascript":
-            env = {"NODE_PATH": f"{WORKDIR}/{NODE_MODULES_PATH}", **env}
+        if own := ENVIRONMENTS.get(session.sandbox.spec.lang):
+            env = {**own, **env}
         request = ExecRequest(
             execution_id=execution_id,
             code=body.code.encode(),

@@ -34,15 +34,19 @@ async def both_times(server: Server, show: Show, lang: str, libraries: list[str]
     for _ in range(2):
         session_id = await server.session(lang=lang, limits=LIMITS)
         began = time.monotonic()
-        answer = await server.run(session_id, "1" if lang == "python" else "", libraries=libraries)
-        took.append(time.monotonic() - began)
+        answer = await server.run(session_id, "1", libraries=libraries)
+        installed = time.monotonic()
         assert answer["status"] == "succeeded", answer
+        await server.run(session_id, "1")
+        # Without what it takes to start an interpreter that does nothing.
+        took.append(max(0.0, 2 * installed - began - time.monotonic()))
         answer = await server.run(session_id, code)
         assert answer["status"] == "succeeded", answer["stderr"]
         printed.append(answer["stdout"])
         await server.http.delete(f"/sessions/{session_id}")
     names = ", ".join(libraries)
     show(f"\n{server.backend} {lang}: {names}: first {took[0]:.2f} s, again {took[1]:.2f} s")
+    assert took[1] < took[0] / 2
     return printed[0], printed[1]
 
 
@@ -138,3 +142,39 @@ async def eventually_found(server: Server, path: str) -> None:
     while (await server.http.get(path)).status_code != 200:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
+
+
+GEM = """#!/bin/sh
+# A stand-in for the registry: it has one gem.
+if [ "$1 $2 $3" != "install --no-document hello" ]; then
+    echo "ERROR: Could not find $3 at https://gems.example/x" >&2
+    exit 2
+fi
+mkdir -p "$GEM_HOME/gems/hello-1.0/lib" "$GEM_HOME/specifications"
+echo 'def hello; puts "hello"; end' >"$GEM_HOME/gems/hello-1.0/lib/hello.rb"
+cat >"$GEM_HOME/specifications/hello-1.0.gemspec" <<'END'
+Gem::Specification.new { |s| s.name = "hello"; s.version = "1.0"; s.summary = s.author = "x"; s.files = [] }
+END
+"""
+
+
+@pytest.mark.parametrize("server", [DOCKER], indirect=True)
+async def test_other_languages_use_their_own_package_manager_where_there_is_a_network(server: Server) -> None:
+    body: dict[str, Any] = {"lang": "ruby", "more_libraries": ["hello"]}
+    answer = await server.http.post("/sessions", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, "libraries")
+    assert "network" in answer.json()["detail"]
+    env = {"PATH": "/sandbox/bin:/usr/local/bin:/usr/bin:/bin"}
+    session_id = await server.session(lang="ruby", network="host", env=env)
+    code = f"Dir.mkdir('bin'); File.write('bin/gem', {GEM!r}.gsub('\\n', \"\\n\")); File.chmod(0755, 'bin/gem')"
+    answer = await server.run(session_id, code)
+    assert answer["status"] == "succeeded", answer
+    code = "require 'hello'\nhello"
+    assert (await server.run(session_id, code, libraries=["hello"]))["stdout"] == "hello\n"
+    body = {"code": code, "libraries": ["hello", "nosuch"]}
+    answer = await server.http.post(f"/sessions/{session_id}/execute", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (422, "libraries")
+    assert "Could not find nosuch at the package registry" in answer.json()["detail"]
+    # Nothing of it is left, and what was there works as before.
+    code += "\nputs Dir.children('/sandbox/.sandboxweb')"
+    assert (await server.run(session_id, code))["stdout"] == "hello\ngems\n"
