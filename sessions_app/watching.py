@@ -18,12 +18,12 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from django.db import DatabaseError
-from django.db.models import Q
+from django.db.models import F, Q
 
 from sessions_app import proxy_streams
 from sessions_app.api.streams import finished
 from sessions_app.exceptions import ProxyUnavailable, SandboxFailed
-from sessions_app.models import Actor, Execution, Session
+from sessions_app.models import Actor, Execution, Session, SessionEvent
 from sessions_app.proxy_streams import Event
 from sessions_app.querysets import EXECUTION_LIVE
 from sessions_app.services.following import kept_events, settle
@@ -37,6 +37,8 @@ BATCH_MESSAGES = 64
 BATCH_CHARS = 256 * 1024
 SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
+# How often it is looked whether the session's end was announced.
+ANNOUNCEMENTS_EVERY_S = 3.0
 # How long the first watcher waits for the proxy before it may speak.
 CONNECT_PATIENCE_S = 3.0
 # A number after which an execution has no events.
@@ -141,6 +143,7 @@ class Pump:
         self._last: tuple[str, int] | None = None
         self._is_connected = asyncio.Event()
         self._task = asyncio.ensure_future(self._run())
+        self._announcer = asyncio.ensure_future(self._announce())
 
     async def connected(self) -> None:
         """Wait until nothing that begins now can be missed; not for a proxy that is away."""
@@ -151,6 +154,7 @@ class Pump:
     def stop(self) -> None:
         """Follow no more."""
         self._task.cancel()
+        self._announcer.cancel()
 
     def tidy(self) -> None:
         """Let go of what all watchers have, but for what runs: a watcher that comes now is told of all that."""
@@ -183,8 +187,23 @@ class Pump:
             logger.exception("Session %s cannot be followed", self.session_id)
         finally:
             self.has_ended = True
+            self._announcer.cancel()
             self._is_connected.set()
             self.log.notify()
+
+    async def _announce(self) -> None:
+        """Tell of each deadline that the reaper announces: the announcement is in the database alone."""
+        told: dict[str, Any] | None = None
+        while not self.has_ended:
+            await asyncio.sleep(ANNOUNCEMENTS_EVERY_S)
+            try:
+                announced = await in_thread(_announced, self.session_id)
+            except DatabaseError as error:
+                logger.info("Whether session %s is about to end is not known now: %s", self.session_id, error)
+                continue
+            if announced is not None and announced != told:
+                told = announced
+                self.say(type="expiring", session_id=str(self.session_id), **announced)
 
     async def _follow(self) -> bool:
         since = None if self._last is None else "{}:{}".format(*self._last)
@@ -268,6 +287,15 @@ def _state(session_id: UUID, begun: str | None) -> tuple[Session | None, list[Ex
         if not execution.is_live:
             ended.append(execution)
     return Session.objects.filter(pk=session_id).first(), ended
+
+
+def _announced(session_id: UUID) -> dict[str, Any] | None:
+    """Return the end of an active session that the reaper has announced, unless it was moved since."""
+    newest = SessionEvent.objects.filter(
+        session_id=session_id, type=SessionEvent.Type.EXPIRING, session__announced_for=F("session__expires_at")
+    )
+    event = newest.filter(session__status=Session.Status.ACTIVE).order_by("-created_at", "-id").first()
+    return None if event is None else {"expires_at": event.data["expires_at"], "reason": event.reason}
 
 
 _pumps: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[UUID, Pump]] = WeakKeyDictionary()
