@@ -33,7 +33,8 @@ def test_code_runs_and_is_kept(api: Caller, session: Session) -> None:
     assert body.keys() >= ANSWERED
     assert (body["status"], body["stdout"], body["exit_code"]) == ("succeeded", "ran print(1)\n", 0)
     kept = api.get(f"/executions/{body['execution_id']}").json()
-    assert kept == {**body, "code": "print(1)", "libraries": [], "timeout": 5.0, "context": None}
+    asked = {"code": "print(1)", "libraries": [], "timeout": 5.0, "context": None, "output_limit_bytes": 2097152}
+    assert kept == {**body, **asked}
     assert api.get(f"/sessions/{session.pk}/executions").json()["results"] == [kept]
 
 
