@@ -61,20 +61,27 @@ class Reaper:
     backoff: Backoff = field(default_factory=Backoff)
     proxy_is_away: bool = False
 
-    def each(self, rows: Iterable[Row], handle: Callable[[Row], bool]) -> int:
-        """Handle rows, several at a time; return how many were. One that failed lately is left alone for a while."""
+    def each(self, rows: Iterable[Row], handle: Callable[[Row], bool], *, asks_proxy: bool = False) -> int:
+        """Handle rows, several at a time; return how many were. One that failed lately is left alone for a while.
+
+        Where `asks_proxy`, no more are begun once the proxy turns out to be away.
+        """
         held = self.backoff.held()
         rows = [row for row in rows if _key(row) not in held]
-        if self.workers <= 1 or len(rows) <= 1:
-            return sum(self.attempt(row, handle) for row in rows)
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="reaper") as pool:
-            return sum(pool.map(lambda row: self._attempt_in_a_thread(row, handle), rows))
 
-    def _attempt_in_a_thread(self, row: Row, handle: Callable[[Row], bool]) -> bool:
-        try:
-            return self.attempt(row, handle)
-        finally:
-            connection.close()
+        def one(row: Row) -> bool:
+            return not (asks_proxy and self.proxy_is_away) and self.attempt(row, handle)
+
+        def one_in_a_thread(row: Row) -> bool:
+            try:
+                return one(row)
+            finally:
+                connection.close()
+
+        if self.workers <= 1 or len(rows) <= 1:
+            return sum(one(row) for row in rows)
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="reaper") as pool:
+            return sum(pool.map(one_in_a_thread, rows))
 
     def attempt(self, row: Row, handle: Callable[[Row], bool]) -> bool:
         """Handle one row; whatever goes wrong is logged, and puts the row off, not the others."""
@@ -82,10 +89,10 @@ class Reaper:
             return False
         try:
             handled = handle(row)
-        except ProxyUnreachable as error:
-            # Not this row's fault: it is due again at once, when the proxy is back.
-            self.proxy_is_away = True
-            self._put_off(row, 0, error)
+        except ProxyUnavailable as error:
+            self.proxy_is_away = self.proxy_is_away or isinstance(error, ProxyUnreachable) or not _proxy_answers()
+            # If it is away that is not this row's fault: it is due again at once, when the proxy is back.
+            self._put_off(row, 0 if self.proxy_is_away else self.backoff.failed(_key(row)), error)
             return False
         except Exception as error:
             self._put_off(row, self.backoff.failed(_key(row)), error)
@@ -104,6 +111,14 @@ class Reaper:
                 row.put_off(clock.now() + timedelta(seconds=seconds))
             except DatabaseError as trouble:
                 logger.warning("%s %s could not be put off: %s", what, row, trouble)
+
+
+def _proxy_answers() -> bool:
+    """Tell whether the proxy is there: one that hangs must not cost a time-out for each row."""
+    try:
+        return bool(proxy().health())
+    except SandboxwebError:
+        return False
 
 
 def _key(row: object) -> Hashable:
@@ -140,7 +155,7 @@ def reconcile(reaper: Reaper) -> int:
     lost = Session.objects.filter(pk__in=missing).select_related("template") if missing else []
     owned = {str(pk) for pk in active}
     nobodys = _nobodys([item for session_id, item in items.items() if session_id not in owned])
-    return reaper.each(list(lost), _lose) + reaper.each(nobodys[: reaper.batch], _destroy)
+    return reaper.each(list(lost), _lose) + reaper.each(nobodys[: reaper.batch], _destroy, asks_proxy=True)
 
 
 def _lose(session: Session) -> bool:
@@ -188,9 +203,8 @@ def end_expired(reaper: Reaper) -> int:
     held = [key for key in reaper.backoff.held() if isinstance(key, UUID)]
     due = Session.objects.due(clock.now()).select_related("template")
     count = reaper.each(list((due.exclude(pk__in=held) if held else due)[: reaper.batch]), begin)
-    if not reaper.proxy_is_away:
-        reaper.each(begun, _finish)
-    else:
+    reaper.each(begun, _finish, asks_proxy=True)
+    if reaper.proxy_is_away:
         for session in begun:
             session.put_off(clock.now())
     return count
@@ -225,7 +239,7 @@ def settle_executions(reaper: Reaper) -> int:
         return True
 
     rows = Execution.objects.unattended(now).select_related("session__template")[: reaper.batch]
-    return reaper.each(list(rows), settle)
+    return reaper.each(list(rows), settle, asks_proxy=True)
 
 
 def finish_stuck(reaper: Reaper) -> int:
@@ -233,7 +247,8 @@ def finish_stuck(reaper: Reaper) -> int:
     now = clock.now()
 
     def finish(session: Session) -> bool:
-        if not session.claim(now=now, lease=TERMINATING_LEASE):
+        is_in_vain = reaper.proxy_is_away and session.status == Session.Status.TERMINATING
+        if is_in_vain or not session.claim(now=now, lease=TERMINATING_LEASE):
             return False
         if session.status == Session.Status.TERMINATING:
             return _finish(session)

@@ -224,6 +224,28 @@ def test_a_proxy_that_goes_away_amid_a_sweep_puts_nothing_off(
     assert {state(session) for session in sessions} == {"terminated idle"}
 
 
+def test_a_proxy_that_hangs_amid_a_sweep_costs_one_wait_not_one_for_each_session(
+    clock: Any, one: Reaper, make_session: MakeSession, proxy: FakeProxy
+) -> None:
+    sessions = [make_session(idle_timeout=2) for _ in range(4)]
+    clock.shift(2)
+    waited: list[str] = []
+
+    def hang(request: httpx.Request) -> None:
+        if request.url.path != "/sessions":
+            waited.append(request.method)
+            raise httpx.ReadTimeout("silence", request=request)
+
+    proxy.before = hang
+    sweep(one)
+    # neither in this step nor in those after it
+    assert waited == ["DELETE", "GET"]
+    assert {state(session) for session in sessions} == {"terminating idle"}
+    proxy.before = None
+    sweep(one)
+    assert {state(session) for session in sessions} == {"terminated idle"}
+
+
 # --- Retention
 
 
