@@ -38,8 +38,9 @@ logger = logging.getLogger(__name__)
 CLOSE_OFFSET = 4000
 # What a page offers beside `key.…`.
 PROTOCOL, KEY_PROTOCOL = "sandboxweb", "key."
-# A client that takes nothing for so long, though there is something, is cut off.
-STALL_S = 10.0
+# A client that takes nothing for so long, though there is something, is cut off; and one that takes less a second.
+STALL_S = 30.0
+SLOWEST_BYTES_PER_S = 16 * 1024
 
 
 def caller_of(scope: dict[str, Any]) -> User:
@@ -132,7 +133,7 @@ class SessionConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # the pack
                 await self.say({"type": "ready", "session_id": str(self.session.pk)})
                 self.is_ready.set()
                 while texts := await watcher.read():
-                    async with asyncio.timeout(STALL_S):
+                    async with asyncio.timeout(STALL_S + sum(map(len, texts)) / SLOWEST_BYTES_PER_S):
                         for text in texts:
                             await self.send(text_data=text)
                     # Sending may take no turn of the loop at all, and others want theirs.

@@ -44,18 +44,18 @@ class ExecuteInSession(Streaming, ApiView):
         """Run code and, unless told otherwise, wait for its end."""
         given = self.given(request)
         wait = given.pop("wait", True)
-        session = require_active(own_session(request, session_id), actor=Actor.API)
+        session = own_session(request, session_id)
+
+        def submit(claim: IdempotencyRecord | None) -> Execution:
+            # Only now: what has been run is told again also when the session has ended.
+            require_active(session, actor=Actor.API)
+            return executions.submit_execution(session=session, actor=Actor.API, claim=claim, **given)
+
         if wants_stream(request):
-            return _streamed(
-                request,
-                lambda claim: executions.start_execution(
-                    executions.submit_execution(session=session, actor=Actor.API, claim=claim, **given), actor=Actor.API
-                ),
-            )
+            return _streamed(request, lambda claim: executions.start_execution(submit(claim), actor=Actor.API))
 
         def begin(claim: IdempotencyRecord | None) -> Answer:
-            execution = executions.submit_execution(session=session, actor=Actor.API, claim=claim, **given)
-            return _result(execution, wait=wait)
+            return _result(submit(claim), wait=wait)
 
         def resume(record: IdempotencyRecord) -> Answer | None:
             return None if record.execution is None else _result(record.execution, wait=wait)

@@ -207,6 +207,20 @@ async def test_the_same_idempotency_key_streams_the_same_execution(
 
 
 @in_threads
+async def test_what_was_run_is_told_again_when_its_session_has_ended(key: str, session: Session) -> None:
+    path, body = f"/sessions/{session.pk}/execute", {"code": "print(1)"}
+    headers = {"X-API-Key": key, "Idempotency-Key": "c"}
+    answer = await AsyncClient().post(path, body, content_type="application/json", headers=headers)
+    await AsyncClient().delete(f"/sessions/{session.pk}", headers=headers)
+    again = await AsyncClient().post(path, body, content_type="application/json", headers=headers)
+    assert (again.status_code, again.json()) == (200, answer.json())
+    messages = await stream(key, path, body, **{"Idempotency-Key": "c"})
+    assert names(messages) == ["accepted", "started", "stdout", "exit", "finished"]
+    other = await AsyncClient().post(path, body, content_type="application/json", headers={"X-API-Key": key})
+    assert other.status_code == 410
+
+
+@in_threads
 async def test_a_stream_after_an_answer_with_the_same_key_is_of_the_same_execution(key: str, session: Session) -> None:
     path, headers = f"/sessions/{session.pk}/execute", {"X-API-Key": key, "Idempotency-Key": "b"}
     body = {"code": "print(1)"}
