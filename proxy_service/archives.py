@@ -8,11 +8,11 @@ import os
 import tarfile
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from proxy_service.errors import LibraryError
+from proxy_service.errors import LibraryError, RegistryAway
 
 FRESH_S = 24 * 3600.0
 CHUNK_BYTES = 1024 * 1024
@@ -56,17 +56,36 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def read_fresh(path: Path) -> Any:
-    """Return the JSON of a file that is not older than a day, else None."""
+async def answered(path: Path, ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Return what a registry answered not longer ago than a day, else ask it; while it is away, what it said last.
+
+    Raises LibraryError.
+    """
+    known = await asyncio.to_thread(_read, path)
+    if known is not None and await asyncio.to_thread(_is_fresh, path):
+        return known
     try:
-        if time.time() - path.stat().st_mtime > FRESH_S:
-            return None
+        told = await ask()
+    except RegistryAway:
+        if known is None:
+            raise
+        return known
+    await asyncio.to_thread(_write, path, json.dumps(told).encode())
+    return told
+
+
+def _read(path: Path) -> Any:
+    try:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return None
 
 
-def write(path: Path, content: bytes) -> None:
+def _is_fresh(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime < FRESH_S
+
+
+def _write(path: Path, content: bytes) -> None:
     """Put a file in its place at once, so that nobody ever sees half of it."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(content)

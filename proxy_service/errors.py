@@ -18,6 +18,7 @@ ProxyError
 │   ├── UnsupportedLanguage        names what it can run
 │   ├── UnsupportedSpec            image, network or limit that this backend cannot give
 │   └── LibraryError               the resolver's reason in plain words
+│       └── RegistryAway           nobody could be asked
 ├── TooManyWaiting            429  the session's queue is full
 ├── TooManyContexts           429  the session has as many contexts as it may
 ├── SandboxError              502  ours: the sandbox could not be made or died
@@ -136,6 +137,10 @@ class LibraryError(Unprocessable):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, field="libraries")
+
+
+class RegistryAway(LibraryError):
+    """What was resolved or unpacked before can still be had."""
 
 
 class TooManyWaiting(ProxyError):

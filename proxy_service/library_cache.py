@@ -21,8 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from proxy_service import uv
-from proxy_service.archives import pack, read_fresh, touch, write
-from proxy_service.errors import LibraryError
+from proxy_service.archives import answered, pack, touch
+from proxy_service.errors import LibraryError, RegistryAway
 from proxy_service.library_links import store_of
 from proxy_service.npm_cache import NpmCache
 from proxy_service.uv import Target
@@ -53,16 +53,16 @@ class LibraryCache:
         wanted, fixed = sorted(set(requirements)), sorted(constraints)
         content = json.dumps([wanted, fixed, target.python, target.platform])
         path = self.resolution("python", content)
+
+        async def ask() -> list[str]:
+            work = await asyncio.to_thread(self.work_directory)
+            try:
+                return await self.bounded(uv.resolve(wanted, fixed, target, work))
+            finally:
+                await asyncio.to_thread(shutil.rmtree, work, True)
+
         async with self.lock(path.name):
-            known = await asyncio.to_thread(read_fresh, path)
-            if known is None:
-                work = await asyncio.to_thread(self.work_directory)
-                try:
-                    known = await self.bounded(uv.resolve(wanted, fixed, target, work))
-                finally:
-                    await asyncio.to_thread(shutil.rmtree, work, True)
-                await asyncio.to_thread(write, path, json.dumps(known).encode())
-        return [str(pin) for pin in known]
+            return [str(pin) for pin in await answered(path, ask)]
 
     async def packages(self, pins: Iterable[str], target: Target) -> list[Path]:
         """Return a directory for each pin, with its files unpacked; those that are missing are made.
@@ -135,7 +135,7 @@ class LibraryCache:
         try:
             return await asyncio.wait_for(work, self.timeout_s)
         except TimeoutError:
-            raise LibraryError(f"The package registry took longer than {self.timeout_s:g} s.") from None
+            raise RegistryAway(f"The package registry took longer than {self.timeout_s:g} s.") from None
 
     def lock(self, key: str) -> asyncio.Lock:
         """Return the lock of one thing of the cache."""

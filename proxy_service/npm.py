@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from proxy_service.errors import LibraryError
+from proxy_service.errors import LibraryError, RegistryAway
 
 Lock = dict[str, Any]
 """What a package-lock.json says of each directory beneath node_modules, by its path."""
@@ -130,7 +130,8 @@ async def _run(arguments: list[str], cpu: str, directory: Path) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode != 0:
-        raise LibraryError(explain(errors.decode(errors="replace")))
+        said = errors.decode(errors="replace")
+        raise (RegistryAway if _UNREACHABLE.search(said) else LibraryError)(explain(said))
 
 
 def explain(said: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy_service import npm
-from proxy_service.archives import pack, read_fresh, touch, write
+from proxy_service.archives import answered, pack, touch
 from proxy_service.errors import LibraryError
 from proxy_service.npm import Lock
 
@@ -34,16 +34,16 @@ class NpmCache:
         """Return where each package goes; a recent answer is taken again. Raises LibraryError."""
         content = json.dumps([sorted(requirements.items()), before, cpu], sort_keys=True)
         path = self._cache.resolution("npm", content)
+
+        async def ask() -> Lock:
+            work = await asyncio.to_thread(self._cache.work_directory)
+            try:
+                return await self._cache.bounded(npm.resolve(requirements, before, cpu, work))
+            finally:
+                await asyncio.to_thread(shutil.rmtree, work, True)
+
         async with self._cache.lock(path.name):
-            known = await asyncio.to_thread(read_fresh, path)
-            if known is None:
-                work = await asyncio.to_thread(self._cache.work_directory)
-                try:
-                    known = await self._cache.bounded(npm.resolve(requirements, before, cpu, work))
-                finally:
-                    await asyncio.to_thread(shutil.rmtree, work, True)
-                await asyncio.to_thread(write, path, json.dumps(known).encode())
-        return dict(known)
+            return dict(await answered(path, ask))
 
     async def archive(self, requirements: Mapping[str, str], lock: Lock, added: Lock, cpu: str) -> Path:
         """Return a tar file (without its end) of the packages that are added. Raises LibraryError."""

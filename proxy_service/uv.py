@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from proxy_service.errors import LibraryError
+from proxy_service.errors import LibraryError, RegistryAway
 
 _PASSED_ON = re.compile(r"UV_.*|.*_proxy|SSL_CERT_.*|PATH|HOME|NETRC|LANG|LC_.*|TMPDIR", re.IGNORECASE)
 _URL = re.compile(r"[a-z]+://\S+")
@@ -79,7 +79,8 @@ async def _run(arguments: list[str], target: Target, directory: Path, text: str)
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode != 0:
-        raise LibraryError(explain(errors.decode(errors="replace"), target))
+        said = errors.decode(errors="replace")
+        raise (RegistryAway if _UNREACHABLE.search(said) else LibraryError)(explain(said, target))
     return output.decode()
 
 

@@ -222,6 +222,39 @@ async def test_libraries_on_their_way_arrive_whole_though_who_wanted_them_was_ca
     assert streams == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("age_s", "said", "asked", "works"),
+    [
+        (3600, "", 0, True),
+        (48 * 3600, "echo six==9.0", 1, True),
+        (48 * 3600, "echo 'error sending request' >&2; exit 1", 1, True),
+        (48 * 3600, "echo 'six was not found in the package registry' >&2; exit 1", 1, False),
+        (None, "echo 'error sending request' >&2; exit 1", 1, False),
+    ],
+)
+async def test_while_the_registry_is_away_its_last_answer_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age_s: float | None, said: str, asked: int, works: bool
+) -> None:
+    script = tmp_path / "uv"
+    monkeypatch.setattr(uv, "find_uv_bin", lambda: str(script))
+    cache = LibraryCache(tmp_path / "cache", max_bytes=1024, timeout_s=10)
+    if age_s is not None:
+        script.write_text("#!/bin/sh\necho six==1.0\n")
+        script.chmod(0o755)
+        assert await cache.resolve(["six"], [], TARGET) == ["six==1.0"]
+        (answer,) = (tmp_path / "cache" / "resolutions").iterdir()
+        os.utime(answer, (time.time() - age_s,) * 2)
+    script.write_text(f"#!/bin/sh\necho >>{tmp_path}/asked\n{said}\n")
+    script.chmod(0o755)
+    if works:
+        pins = await cache.resolve(["six"], [], TARGET)
+        assert pins == (["six==9.0"] if "9.0" in said else ["six==1.0"])
+    else:
+        with pytest.raises(LibraryError):
+            await cache.resolve(["six"], [], TARGET)
+    assert (tmp_path / "asked").exists() is bool(asked)
+
+
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """A registry that has six alone; every question to it is noted."""
