@@ -134,7 +134,8 @@ def swept() -> list[tuple[str, Any]]:
     """Sweep once, and return the statements with their parameters: a plan may depend on what is bound, and when."""
     from django.db import connection
 
-    from sessions_app.reaper import Reaper, sweep
+    from sessions_app.attempts import Reaper
+    from sessions_app.reaper import sweep
 
     statements = []
 

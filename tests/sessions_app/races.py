@@ -74,8 +74,9 @@ def submissions(owner: Any, proxy: Any) -> dict[str, Any]:
 
 def endings(owner: Any, proxy: Any) -> dict[str, Any]:
     """Have two reapers and some users end the same sessions at once."""
+    from sessions_app.attempts import Reaper
     from sessions_app.models import Session, SessionEvent
-    from sessions_app.reaper import Reaper, sweep
+    from sessions_app.reaper import sweep
     from sessions_app.services.sessions import create_session, terminate_session
 
     for _ in range(40):

@@ -14,8 +14,9 @@ from django.db.backends.utils import CursorWrapper
 
 from sessions_app import clock
 from sessions_app.api.bodies import session_body
+from sessions_app.attempts import Reaper
 from sessions_app.models import ClockAnchor, Session
-from sessions_app.reaper import Reaper, sweep
+from sessions_app.reaper import sweep
 from sessions_app.services.executions import run_once, submit_execution
 from sessions_app.services.sessions import require_active
 from tests.sessions_app.fake_proxy import FakeProxy

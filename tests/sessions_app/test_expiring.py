@@ -10,8 +10,9 @@ import pytest
 import time_machine
 
 from sessions_app import reaper
+from sessions_app.attempts import Reaper
 from sessions_app.models import Session, SessionEvent, TimeoutPolicy
-from sessions_app.reaper import Reaper, sweep
+from sessions_app.reaper import sweep
 from sessions_app.services.executions import start_execution, submit_execution
 from sessions_app.services.sessions import renew_session, update_session
 from tests.sessions_app.fake_proxy import FakeProxy

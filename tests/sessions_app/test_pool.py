@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from sessions_app.attempts import Reaper
 from sessions_app.models import SandboxTemplate, Session
-from sessions_app.reaper import Reaper, sweep
+from sessions_app.reaper import sweep
 from tests.sessions_app.fake_proxy import FakeProxy
 
 ONE = Reaper(workers=1)

@@ -13,9 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from sessions_app import reaper
+from sessions_app.attempts import Reaper
 from sessions_app.exceptions import ProxyUnavailable
 from sessions_app.models import Execution, IdempotencyRecord, ReaperSweep, Session
-from sessions_app.reaper import Reaper, sweep
+from sessions_app.reaper import sweep
 from sessions_app.services import idempotency
 from sessions_app.services.executions import run_once, start_execution, submit_execution
 from sessions_app.services.sessions import create_session, terminate_session

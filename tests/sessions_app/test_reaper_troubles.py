@@ -15,9 +15,10 @@ from django.contrib.auth.models import User
 from django.test import override_settings
 
 from sessions_app import reaper
+from sessions_app.attempts import Reaper
 from sessions_app.backoff import Backoff
 from sessions_app.models import Execution, Session, SessionEvent
-from sessions_app.reaper import Reaper, sweep
+from sessions_app.reaper import sweep
 from sessions_app.services.executions import run_once, start_execution, submit_execution
 from sessions_app.services.sessions import create_session, terminate_session
 from tests.sessions_app.fake_proxy import FakeProxy

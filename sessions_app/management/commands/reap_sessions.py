@@ -14,8 +14,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from sessions_app.attempts import WORKERS, Reaper
 from sessions_app.durations import at_least_one, seconds
-from sessions_app.reaper import WORKERS, Reaper, Sweep, sweep
+from sessions_app.reaper import Sweep, sweep
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import pytest
 import time_machine
 
 from sessions_app import reaper
+from sessions_app.attempts import Reaper
 from sessions_app.models import Session
-from sessions_app.reaper import Reaper
 from tests.sessions_app.api.conftest import Caller
 
 pytestmark = pytest.mark.django_db

@@ -18,9 +18,9 @@ from django.contrib.auth.models import User
 from django.test import TestCase
 
 from sessions_app import clock, reaper
+from sessions_app.attempts import Reaper
 from sessions_app.exceptions import TooLarge
 from sessions_app.models import Artifact, Execution, Session
-from sessions_app.reaper import Reaper
 from sessions_app.services import artifacts
 from sessions_app.services.executions import complete_execution, run_once, submit_execution
 from sessions_app.services.settlement import settle_execution
