@@ -67,6 +67,8 @@ class Request(daphne.http_protocol.WebRequest):  # type: ignore[misc]
     def _refuse(self) -> None:
         """Answer at once, and take no more."""
         self._refused = True
+        # Or Twisted would say "go on" after it.
+        self.requestHeaders.removeHeader(b"expect")
         error = {"code": "too_large", "detail": "The body is too large.", "attr": None}
         body = json.dumps({"type": "client_error", "errors": [error]}).encode()
         head = b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
