@@ -93,3 +93,24 @@ def test_a_success_has_no_hint_whatever_it_printed(api: httpx.Client, session_id
     code = "import sys; print(\"ModuleNotFoundError: No module named 'cv2'\", file=sys.stderr)"
     answer = api.post(f"/sessions/{session_id}/execute", json={"code": code}).json()
     assert (answer["status"], answer["hint"]) == ("succeeded", None)
+
+
+OTHERS = {
+    "bash": ("no-such-program --help", "There is no program `no-such-program`"),
+    "javascript": ("require('lodash/fp')", '"libraries": ["lodash"]'),
+    "cpp": ("#include <boost/any.hpp>\nint main() {}", "There is no `boost/any.hpp`"),
+    "java": ("import org.json.X;\nclass A { public static void main(String[] a) {} }", "There is no `org.json`"),
+    "ruby": ("require 'nokogiri'", "There is no `nokogiri`"),
+    "r": ("library(dplyr)", "There is no `dplyr`"),
+    "go": ('package main\nimport "github.com/a/b"\nfunc main() { b.C() }', "There is no `github.com/a/b`"),
+}
+
+
+def test_other_languages_miss_what_they_call_otherwise(api: httpx.Client) -> None:
+    here = {language["lang"] for language in api.get("/languages").json()["languages"]} & set(OTHERS)
+    assert "bash" in here
+    for lang in here:
+        code, hint = OTHERS[lang]
+        answer = api.post("/sandbox/execute", json={"lang": lang, "code": code, "timeout": 30}).json()
+        assert answer["status"] == "failed", answer
+        assert hint in (answer["hint"] or ""), answer

@@ -51,7 +51,7 @@ def facts_of(execution: Execution, status: str, values: Mapping[str, Any], told:
         message=str(told.get("message") or ""),
         where=where if isinstance(where, Mapping) else {},
         has_stdin=execution.stdin is not None or execution.stdin_stream,
-        libraries=[*template.libraries, *execution.libraries],
+        libraries=[*template.libraries, *execution.session.libraries, *execution.libraries],
         timeout_s=execution.timeout_s,
         max_rss_bytes=values.get("max_rss_bytes"),
         template=template.name,

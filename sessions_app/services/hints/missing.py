@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from sessions_app.services.hints.library_names import in_standard_library, npm_package, python_library
 
@@ -15,23 +15,24 @@ JAVASCRIPT = re.compile(r"Cannot find (?:module|package) '([^'\n]{1,200})'")
 R = re.compile(r"there is no package called .([\w.]{1,100})")
 RUBY = re.compile(r"cannot load such file -- ([\w/.-]{1,200})")
 GO = re.compile(
-    r"no required module provides package ([\w./-]{1,200})|package ([\w./-]{1,200}) is not in (?:std|GOROOT)"
+    r"(?:no required module provides|cannot find) package \"?([\w./-]{1,200})"
+    r"|package ([\w./-]{1,200}) is not in (?:std|GOROOT)"
 )
 JAVA = re.compile(r"error: package ([\w.]{1,200}) does not exist")
 CPP = re.compile(r"fatal error: ([\w./+-]{1,200}): No such file or directory")
 
 
-def missing_library(lang: str, said: str, *, libraries: Sequence[str] = (), has_network: bool = False) -> str:
+def missing_library(lang: str, said: str, *, libraries: Sequence[str] = ()) -> str:
     """Return a hint when the words of an error are about a missing module or package, else nothing."""
     if lang == "python":
         return _python(said, libraries)
-    if lang in ("javascript", "typescript"):
+    if lang == "javascript":
         return _javascript(said, libraries)
     found = PATTERNS[lang].search(said) if lang in PATTERNS else None
     if found is None:
         return ""
     name = next(group for group in found.groups() if group)
-    return INSTALLED[lang](name, has_network) if lang in INSTALLED else _not_in_image(name)
+    return _ruby(name) if lang == "ruby" else _not_in_image(name)
 
 
 def again_with(name: str) -> str:
@@ -80,21 +81,15 @@ def _javascript(said: str, libraries: Sequence[str]) -> str:
     return f"The package {package} is not installed. {again_with(package)}."
 
 
-def _ruby(name: str, has_network: bool) -> str:
+def _ruby(name: str) -> str:
     if name.startswith((".", "/")):
         return f"There is no file `{name}`. Files of your own must lie in /sandbox."
-    return _by_manager(name.split("/")[0], has_network)
-
-
-def _by_manager(name: str, has_network: bool) -> str:
-    """What a language's own package manager fetches needs a network in the sandbox."""
-    if has_network:
-        return f"The package {name} is not installed. {again_with(name)}."
-    return f"The package {name} is not in this sandbox, which has no network to fetch it. Do without it."
+    return _not_in_image(name.split("/")[0])
 
 
 def _not_in_image(name: str) -> str:
-    return f"There is no `{name}` in this sandbox. Do without it: only the standard library can be counted on."
+    """What only a language's own package manager could fetch has to be in the image."""
+    return f"There is no `{name}` in this sandbox, and it cannot be added. Do without it."
 
 
 def _has(libraries: Sequence[str], name: str) -> bool:
@@ -108,4 +103,3 @@ def _normal(name: str) -> str:
 
 
 PATTERNS = {"r": R, "ruby": RUBY, "go": GO, "java": JAVA, "cpp": CPP}
-INSTALLED: dict[str, Callable[[str, bool], str]] = {"r": _by_manager, "ruby": _ruby, "go": _by_manager}

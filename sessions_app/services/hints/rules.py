@@ -41,6 +41,7 @@ NO_FILE = re.compile(
     r"No such file or directory: '([^'\n]{1,200})'|ENOENT: no such file or directory, \w+ '([^'\n]{1,200})'"
 )
 
+NO_LIBRARIES = "Use what is there, or a session of Python with libraries"
 WRITABLE = "Only /sandbox and /tmp can be written to"
 SIGNAL_MEANINGS = {
     signals.SIGABRT: "it gave itself up, as native code does after a failed check",
@@ -95,16 +96,16 @@ def no_pip(facts: Facts, said: str) -> str:
     """Show the way to libraries to code that installs them itself."""
     if facts.lang not in ("python", "bash") or facts.has_network:
         return ""
-    if named := PIP_INSTALL.search(said):
-        return f"Packages cannot be installed from inside this sandbox. {again_with(named[1])}."
-    if PIP.search(said):
-        return 'Packages cannot be installed from inside this sandbox. Name them in the request: "libraries": ["…"].'
-    return ""
+    named = PIP_INSTALL.search(said)
+    if named is None and not PIP.search(said):
+        return ""
+    how = again_with(named[1]) if named is not None else 'Name them in the request: "libraries": ["…"]'
+    return f"Packages cannot be installed from inside this sandbox. {how if facts.lang == 'python' else NO_LIBRARIES}."
 
 
 def missing(facts: Facts, said: str) -> str:
     """Name the library that is missing."""
-    return missing_library(facts.lang, said, libraries=facts.libraries, has_network=facts.has_network)
+    return missing_library(facts.lang, said, libraries=facts.libraries)
 
 
 def no_network(facts: Facts, said: str) -> str:

@@ -74,15 +74,17 @@ OTHER_WORDS = [
     ("javascript", "Error: Cannot find module './util'\n", "no file `./util`"),
     ("javascript", "Error: getaddrinfo EAI_AGAIN example.com\n", "no network"),
     ("javascript", "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory\n", "512 MiB"),
-    ("r", "Error in library(dplyr) : there is no package called \u2018dplyr\u2019\n", "dplyr is not in this sandbox"),
-    ("ruby", "main.rb:1:in `require': cannot load such file -- nokogiri (LoadError)\n", "nokogiri is not in this sandbox"),
+    ("r", "Error in library(dplyr) : there is no package called \u2018dplyr\u2019\n", "no `dplyr` in this sandbox"),
+    ("ruby", "main.rb:1:in `require': cannot load such file -- nokogiri (LoadError)\n", "no `nokogiri` in this sandbox"),
     ("go", 'main.go:3:8: no required module provides package github.com/a/b: go.mod file not found\n', "github.com/a/b"),
+    ("go", 'main.go:2:8: cannot find package "github.com/a/b" in any of:\n\t/usr/lib/go-1.19/src/github.com/a/b', "`github.com/a/b`"),
     ("go", "main.go:3:8: package nosuch is not in std (/usr/lib/go/src/nosuch)\n", "nosuch"),
     ("java", "main.java:1: error: package org.json does not exist\n", "org.json"),
     ("java", "Exception in thread \"main\" java.lang.OutOfMemoryError: Java heap space\n", "512 MiB"),
     ("cpp", "main.cpp:1:10: fatal error: boost/any.hpp: No such file or directory\n", "boost/any.hpp"),
     ("cpp", "terminate called after throwing an instance of 'std::bad_alloc'\n", "512 MiB"),
     ("bash", "main.sh: line 1: nmap: command not found\n", "no program `nmap`"),
+    ("bash", "main.sh: line 1: pip: command not found\n", "a session of Python with libraries"),
     ("bash", "sh: 1: jq: not found\n", "no program `jq`"),
     ("bash", "curl: (6) Could not resolve host: example.com\n", "no network"),
     ("bash", "touch: cannot touch '/usr/x': Read-only file system\n", "read-only"),
@@ -115,8 +117,9 @@ def test_a_library_that_was_asked_for_is_not_asked_for_again() -> None:
 
 def test_with_a_network_nothing_is_said_of_its_absence() -> None:
     assert failed(traceback("socket.gaierror: [Errno -2] Name or service not known"), network="host") == ""
-    said = "there is no package called \u2018dplyr\u2019\n"
-    assert '"libraries": ["dplyr"]' in failed(said, lang="r", network="host")
+    assert (
+        failed("pip: command not found\n", lang="bash", network="host") == "There is no program `pip` in this sandbox."
+    )
 
 
 def test_input_that_was_too_short_is_told_from_none_at_all() -> None:
