@@ -3567,6 +3567,9 @@ class Agent:
 
     def _cancel(self, header: dict[str, Any], body: bytes) -> dict[str, Any]:
         execution = self._find(header)
+        if header.get("force") and not execution.ended:
+            # A context's code is not asked first.
+            execution.reason = execution.reason or "cancelled"
         if not execution.finished:
             self._end(execution, "cancelled")
         return {"state": "finished" if execution.finished else "running"}

@@ -87,7 +87,7 @@ class BubblewrapSandbox(AgentSandbox):
         if self._running in self._over_disk:
             self._link.fail(AgentBroken("its processes went on filling the disk"))
         self._over_disk.add(self._running)
-        await self.cancel(self._running)
+        await self._ask("cancel", execution_id=self._running, force=True)
 
     def _told(self, execution_id: str, event: AgentEvent) -> SandboxEvent:
         told = super()._told(execution_id, event)

@@ -55,7 +55,7 @@ BAD_RUNS: dict[str, tuple[Any, int, str | None]] = {
 }
 BAD_EXECUTES = {
     **BAD_RUNS,
-    "a context that the sandbox cannot keep": ({"code": CODE, "context": "default"}, 422, "context"),
+    "a context whose id is none": ({"code": CODE, "context": "a b"}, 400, "context"),
     "a word for wait": ({"code": CODE, "wait": "perhaps"}, 400, "wait"),
 }
 BAD_SESSIONS: dict[str, tuple[Any, int, str | None]] = {
