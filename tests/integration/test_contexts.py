@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -76,8 +77,13 @@ def test_the_events_of_a_context_are_streamed(api: httpx.Client, session_id: str
     with api.stream(
         "POST", f"/sessions/{session_id}/execute", json=body, headers={"Accept": "application/x-ndjson"}
     ) as answer:
-        kinds = [line.split('"type":', 1)[1].strip().split('"')[1] for line in answer.iter_lines() if '"type"' in line]
-    assert [kind for kind in kinds if kind in ("stdout", "result", "error")] == ["stdout", "result", "error"]
+        told = [json.loads(line) for line in answer.iter_lines() if line.strip()]
+    kinds = [event["type"] for event in told if event["type"] in ("stdout", "result", "error")]
+    assert list(dict.fromkeys(kinds)) == ["stdout", "result", "error"]
+    assert next(event["data"] for event in told if event["type"] == "result") == {
+        "text": "'shown'",
+        "is_main_result": False,
+    }
 
 
 @pytest.mark.usefixtures("servers")
