@@ -171,22 +171,21 @@ class LibraryCache:
         return Path(tempfile.mkdtemp(prefix="work-", dir=self._directory))
 
     def evict(self) -> None:
-        """Remove what was not used for longest, until the rest fits; what a live session may use stays."""
-        archives = [(path, path.stat().st_size) for path in (self._directory / "archives").rglob("*.tar")]
-        packages = [(path, _size(path)) for path in self.store.glob("*/*") if not path.name.startswith(".")]
-        excess = sum(size for _, size in (*archives, *packages)) - self._max_bytes
-        for path, size in sorted((*archives, *packages), key=lambda item: _used_at(item[0])):
+        """Remove what was not used for longest, until the rest fits; what a live session may use stays.
+
+        First go the downloads that uv and npm keep for themselves: all of it can be fetched again.
+        """
+        downloads = [path for name in ("uv", "npm") if (path := self._directory / name).is_dir()]
+        archives = list((self._directory / "archives").rglob("*.tar"))
+        packages = [path for path in self.store.glob("*/*") if not path.name.startswith(".")]
+        excess = _room((*downloads, *archives, *packages)) - self._max_bytes
+        in_use = {path for path in packages if time.time() - _used_at(path) < IN_USE_S}
+        for path in (*downloads, *sorted((*archives, *packages), key=_used_at)):
             if excess <= 0:
                 return
-            if path.is_dir():
-                if time.time() - _used_at(path) < IN_USE_S:
-                    continue
-                gone = path.with_name(f".{path.name}.{os.getpid()}.gone")
-                path.rename(gone)
-                shutil.rmtree(gone, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-            excess -= size
+            if path not in in_use:
+                excess -= _size(path)
+                _remove(path)
 
 
 def _used_at(path: Path) -> float:
@@ -196,8 +195,31 @@ def _used_at(path: Path) -> float:
         return 0.0
 
 
-def _size(directory: Path) -> int:
-    return sum(path.lstat().st_size for path in directory.rglob("*") if path.is_file())
+def _stats(path: Path) -> list[os.stat_result]:
+    found = path.rglob("*") if path.is_dir() else [path]
+    return [one.lstat() for one in found if one.is_file()]
+
+
+def _room(paths: Iterable[Path]) -> int:
+    """Return how much room all of these take; what has two names, because uv links it, counts once."""
+    return sum({(one.st_dev, one.st_ino): one.st_size for path in paths for one in _stats(path)}.values())
+
+
+def _size(path: Path) -> int:
+    """Return how much room would be free without it: a file that has another name too stays."""
+    return sum(one.st_size for one in _stats(path) if one.st_nlink == 1)
+
+
+def _remove(path: Path) -> None:
+    gone = path.with_name(f".{path.name}.{os.getpid()}.gone")
+    try:
+        path.rename(gone)
+    except FileNotFoundError:
+        return
+    if gone.is_dir():
+        shutil.rmtree(gone, ignore_errors=True)
+    else:
+        gone.unlink(missing_ok=True)
 
 
 def _walk(package: Path) -> list[str]:

@@ -255,6 +255,30 @@ async def test_while_the_registry_is_away_its_last_answer_counts(
     assert (tmp_path / "asked").exists() is bool(asked)
 
 
+def test_a_cache_that_is_too_large_loses_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    cache = LibraryCache(tmp_path, max_bytes=250, timeout_s=1)
+    places = {
+        "download": tmp_path / "uv" / "wheel",
+        "old archive": tmp_path / "archives" / "p" / "old.tar",
+        "archive": tmp_path / "archives" / "p" / "new.tar",
+        "old package": cache.store / "p" / "old" / "file",
+        "package": cache.store / "p" / "new" / "file",
+    }
+    for path in places.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(100))
+    # As uv does it: unpacked files are links to its own.
+    os.link(places["package"], tmp_path / "uv" / "link")
+    for name, days in {"old archive": 30, "archive": 20, "old package": 10, "package": 1}.items():
+        used = places[name] if "archive" in name else places[name].parent
+        os.utime(used, (time.time() - days * 24 * 3600,) * 2)
+    cache.evict()
+    assert {name for name, path in places.items() if path.exists()} == {"old package", "package"}
+    LibraryCache(tmp_path, max_bytes=0, timeout_s=1).evict()
+    # A session may still use what was asked for a day ago.
+    assert {name for name, path in places.items() if path.exists()} == {"package"}
+
+
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """A registry that has six alone; every question to it is noted."""
