@@ -3474,7 +3474,7 @@ class Agent:
         count = len(execution.events)
         if count < 64:
             return
-        pause_s = 0.002 if count < 500 else 0.01 if count < 2000 else 0.02 if count < 5000 else 0.1
+        pause_s = 0.002 if count < 500 else 0.01 if count < 2000 else 0.02 if count < 20000 else 0.1
         self._unwatch(stream.fd)
         self._after(stream, pause_s, lambda: self._read_stream(execution, stream))
 
