@@ -33,7 +33,7 @@ WHOLE_OUTPUT_LIMIT_BYTES = 8 * MIB
 IDEMPOTENCY_TTL_S = 24 * 3600
 
 # A requirement's alphabet: name, extras, version bounds, npm scope. The proxy judges what it means.
-LIBRARY = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._/-]*(\[[A-Za-z0-9._, -]+\])?( *[@~=!<>^,]+ *[A-Za-z0-9.*+!_-]+)*")
+LIBRARY = re.compile(r"@?[A-Za-z0-9][A-Za-z0-9._/-]*(\[[A-Za-z0-9._, -]+\])?( *[@~=!<>^,:]+ *[A-Za-z0-9.*+!_-]+)*")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

@@ -19,6 +19,9 @@ class LibraryRule(models.Model):
     class Lang(models.TextChoices):
         PYTHON = "python", "Python"
         JAVASCRIPT = "javascript", "JavaScript"
+        GO = "go", "Go"
+        R = "r", "R"
+        RUBY = "ruby", "Ruby"
 
     class Verdict(models.TextChoices):
         ALLOW = "allow", "Allow"

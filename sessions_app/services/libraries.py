@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from sessions_app.exceptions import Unsupported
 from sessions_app.models import LibraryRule
 
-VERSION = re.compile(r"(?<!^)[\[\s<>=!~^@,].*", re.DOTALL)
+VERSION = re.compile(r"(?<!^)[\[\s<>=!~^@:,].*", re.DOTALL)
 
 
 def check_allowed(libraries: Sequence[str], *, lang: str) -> list[str]:

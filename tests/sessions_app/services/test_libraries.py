@@ -66,6 +66,8 @@ def test_what_is_no_library_is_refused_before_anything_is_made(
         ("javascript", "lodash@4.17.21", "lodash"),
         ("javascript", "@types/node@20", "@types/node"),
         ("javascript", "@types/node", "@types/node"),
+        ("ruby", "rails:7.1", "rails"),
+        ("go", "rsc.io/quote/v3@v3.1.0", "rsc.io/quote/v3"),
     ],
 )
 def test_a_library_has_one_name_whatever_version_is_asked_for(lang: str, library: str, name: str) -> None:
