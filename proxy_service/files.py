@@ -112,7 +112,7 @@ def workspace_path(raw: bytes) -> str:
 
     An absolute path is taken if it begins with `/sandbox`, which is where code sees the workspace.
 
-    Raises InvalidRequest.
+    Raises InvalidRequest, and FileConflict for what is this server's own.
     """
     if b"\0" in raw:
         raise InvalidRequest("`path` must not contain NUL characters.", field="path")
@@ -124,6 +124,8 @@ def workspace_path(raw: bytes) -> str:
             raise InvalidRequest(f"`path` must lie in the workspace, {WORKSPACE}.", field="path")
         path = path[len(WORKSPACE) :]
     parts = [part for part in path.split("/") if part not in ("", ".")]
+    if parts and parts[0] == OWN_DIRECTORY:
+        raise FileConflict("forbidden", f"{OWN_DIRECTORY!r} is this server's own.")
     if ".." in parts:
         raise InvalidRequest("`path` must not contain `..`.", field="path")
     if any(len(part.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for part in parts):

@@ -239,6 +239,16 @@ async def test_a_body_that_is_too_large_is_a_413(http: httpx.AsyncClient, files:
     assert await names(http, files) == []
 
 
+async def test_what_is_the_servers_own_is_left_alone(http: httpx.AsyncClient, files: str) -> None:
+    for method, path in (
+        ("PUT", ".sandboxweb/lib/x.py"),
+        ("DELETE", ".sandboxweb"),
+        ("GET", "./.sandboxweb?list=true"),
+    ):
+        answer = await http.request(method, f"{files}/{path}")
+        assert (answer.status_code, answer.json()["error"]) == (409, "forbidden")
+
+
 async def test_special_files_never_hang(http: httpx.AsyncClient, files: str) -> None:
     code = "import os, socket; os.mkfifo('pipe'); s = socket.socket(socket.AF_UNIX); s.bind('socket')"
     await run(http, files, code)
