@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 import httpx
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import Sum
 
 from sessions_app import clock
@@ -32,6 +32,8 @@ MAX_ARTIFACTS = 20
 MAX_ARTIFACT_BYTES = 16 * 1024 * 1024
 # Answering must not wait for long: what is not fetched by then is not kept.
 FETCH_S = 15.0
+# What the index that keeps them once can hold, beside a name.
+MAX_PATH_BYTES = 1000
 CHUNK_BYTES = 256 * 1024
 # How old a file without a row must be before it is nobody's: its writer may not have written the row yet.
 ORPHAN_AGE_S = 3600
@@ -117,7 +119,7 @@ def keep_changed(execution: Execution, files: Iterable[Mapping[str, Any]]) -> li
 
     Costs nothing where there are none. What cannot be fetched now is not kept: the result is worth more.
     """
-    wanted = [item for item in files if content_type(item["path"]) and item["size"] <= MAX_ARTIFACT_BYTES]
+    wanted = [item for item in files if _is_wanted(item["path"], item["size"])]
     kept: list[dict[str, Any]] = []
     until = monotonic() + FETCH_S
     for item in wanted[:MAX_ARTIFACTS]:
@@ -127,11 +129,15 @@ def keep_changed(execution: Execution, files: Iterable[Mapping[str, Any]]) -> li
             artifact = _fetch(execution, item, until)
         except TooLarge as error:
             logger.info("%s of execution %s is not kept: %s", item["path"], execution.pk, error)
-        except (SandboxwebError, httpx.HTTPError, httpx.StreamError, OSError) as error:
+        except (SandboxwebError, httpx.HTTPError, httpx.StreamError, OSError, DatabaseError) as error:
             logger.warning("%s of execution %s could not be kept: %s", item["path"], execution.pk, error)
         else:
             kept.append(brief(artifact))
     return kept
+
+
+def _is_wanted(path: str, size: int) -> bool:
+    return content_type(path) is not None and size <= MAX_ARTIFACT_BYTES and len(path.encode()) <= MAX_PATH_BYTES
 
 
 def _fetch(execution: Execution, item: Mapping[str, Any], until: float) -> Artifact:

@@ -116,6 +116,11 @@ def test_number_size_and_quota_are_bounded(
     assert len(stored(folder)) == artifacts.MAX_ARTIFACTS + 1
 
 
+def test_a_path_that_no_index_holds_spoils_no_result(session: Session, proxy: FakeProxy) -> None:
+    proxy.files = {f"{'d' * 250}/" * 8 + "a.png": PNG, "b.png": PNG}
+    assert [item["name"] for item in run(session).artifacts] == ["b.png"]
+
+
 def test_more_than_was_announced_leaves_nothing(running: Execution, folder: Path, settings: Any) -> None:
     settings.ARTIFACT_QUOTA_BYTES = 25
     with pytest.raises(TooLarge):
