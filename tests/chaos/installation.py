@@ -28,7 +28,6 @@ from psycopg.rows import dict_row
 from tests.chaos.plan import Blow
 from tests.chaos.processes import Daemon, Database, DockerEngine
 from tests.integration.servers import Servers
-from tests.waiting import wait_until
 
 SERVERS = ("app", "proxy", "reaper")
 TEMPLATE = "chaos"
@@ -213,16 +212,6 @@ class Installation:
                     self.deaths.append(f"{name}: exit code {process.returncode}")
                     time.sleep(RESTART_PAUSE_S)
                     self._spawn(partial(self.servers.launch, name))
-
-    def wait_healthy(self, *, timeout_s: float) -> None:
-        """Wait until app, proxy and database answer together."""
-
-        def healthy() -> bool:
-            with contextlib.suppress(Exception), self.servers.client() as api:
-                return bool(api.get("/", timeout=2).json()["status"] == "ok")
-            return False
-
-        wait_until(healthy, timeout_s=timeout_s, what="the installation to be healthy again")
 
     # --- what is true
 
