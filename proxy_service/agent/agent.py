@@ -2777,6 +2777,7 @@ class Agent:
         self._disk_limit_bytes: int = config.get("disk_limit_bytes") or 0
         self._preload_timeout_s: float = config.get("preload_timeout_s") or PRELOAD_TIMEOUT_S
         self._exit_on_eof = bool(config.get("exit_on_eof"))
+        self._greet_within_s: float = config.get("greet_within_s") or 0
         self._poll = select.poll()
         self._readers: dict[int, Callable[[int], None]] = {}
         self._timers: dict[Any, tuple[float, Callable[[], None]]] = {}
@@ -2823,6 +2824,9 @@ class Agent:
         self._watch(0, self._read_input)
         if self._preload:
             self._start_zygote()
+        if self._greet_within_s:
+            # An engine that is killed while it starts a container may forget it: nobody could ever remove it.
+            self._after("greeting", self._greet_within_s, self._die)
         gc.collect()
         gc.freeze()
         while True:
@@ -3047,6 +3051,7 @@ class Agent:
         self._queue.append(RESYNC + nonce)
         self._queue_bytes = len(RESYNC) + len(nonce)
         self._greeted = True
+        self._timers.pop("greeting", None)
         for execution in self._executions.values():
             execution.followed = False
         return {

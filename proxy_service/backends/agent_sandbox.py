@@ -47,6 +47,8 @@ RELINK_WAIT_S = 5.0
 """How long a single request waits for a link that is being made again; what runs waits until that is given up."""
 MAX_SILENCES = 2
 CANCEL_ANSWER_S = 5.0
+GREET_WITHIN_S = 20.0
+"""How long an agent waits for the first hello of its life before it takes itself for forgotten."""
 MAX_NOTED = 64
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 """What an agent may send for an execution whose output limit this proxy has not seen."""
@@ -74,6 +76,7 @@ def agent_config(
             "memory_limit_bytes": spec.limits.memory_bytes,
             "disk_limit_bytes": spec.limits.disk_bytes,
             "exit_on_eof": ends_with_proxy,
+            "greet_within_s": GREET_WITHIN_S,
         }
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +166,29 @@ def test_an_agent_lives_on_when_its_input_ends_unless_told_otherwise(tmp_path: P
         assert agent.finish("a").exit["exit_code"] == 0
         assert (tmp_path / "left").exists()
         assert agent.process.poll() is None
+    finally:
+        agent.process.kill()
+        agent.close()
+
+
+def test_an_agent_that_nobody_ever_greets_ends(tmp_path: Path) -> None:
+    agent = AgentProcess(tmp_path, exit_on_eof=False, greet_within_s=0.3)
+    try:
+        agent.write(frame({"op": "ping", "id": 1}))
+        assert agent.process.wait(10) == 0
+    finally:
+        agent.process.kill()
+        agent.close()
+
+
+def test_an_agent_that_was_greeted_once_waits_for_ever(tmp_path: Path) -> None:
+    agent = AgentProcess(tmp_path, exit_on_eof=False, greet_within_s=1.0)
+    try:
+        agent.attach()
+        assert agent.process.stdin is not None
+        agent.process.stdin.close()
+        with pytest.raises(subprocess.TimeoutExpired):
+            agent.process.wait(1.5)
     finally:
         agent.process.kill()
         agent.close()
