@@ -136,7 +136,7 @@ def _timeline(outcome: Outcome, folder: Path) -> None:
         blows.plot(
             [], [], MARKERS[kind], color=colour, label={"kill": "SIGKILL", "stop": "SIGSTOP"}.get(kind, "SIGTERM")
         )
-    blows.legend(loc="upper right", fontsize=8, ncols=3)
+    blows.legend(loc="lower right", bbox_to_anchor=(1, 0.98), fontsize=8, ncols=3, frameon=False)
     blows.set_yticks(range(len(targets)), targets)
     blows.set_ylim(-0.7, len(targets) + 0.3)
     blows.set_xlabel("seconds")
