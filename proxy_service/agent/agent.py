@@ -1283,6 +1283,7 @@ class Kernel:
         code = 0
         try:
             _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+            self._channel.send(self._token + b"B" + bytes(4) + b"<>")
             self._execute(source)
         except SystemExit as end:
             code = self._exit_code(end)
@@ -2372,6 +2373,8 @@ class Context:
         self.results = 0
         self.results_bytes = 0
         self.has_error = False
+        self.has_begun = False
+        self.is_wanted = False
 
     def describe(self) -> dict[str, Any]:
         """Return what there is to say about it."""
@@ -2447,7 +2450,7 @@ class Contexts:
         """Interrupt what runs in a context, as Ctrl-C does."""
         context = self._find(header)
         execution = context.execution
-        if execution is None or execution.ended or not context.pid:
+        if execution is None or execution.ended:
             return {"context": context.describe(), "interrupted": False}
         self._signal(context, execution)
         return {"context": context.describe(), "interrupted": True}
@@ -2598,7 +2601,7 @@ class Contexts:
         context.execution = execution
         context.executions += 1
         context.results = context.results_bytes = 0
-        context.has_error = False
+        context.has_error = context.has_begun = context.is_wanted = False
         execution.pid = context.pid
         execution.awaits_pid = not context.pid
         context.cpu_s = self._cpu_s(context)
@@ -2652,7 +2655,13 @@ class Contexts:
         self._agent._after("grace", CONTEXT_GRACE_S / 2, lambda: self._agent._end(execution, reason))
 
     def _signal(self, context: Context, execution: Execution) -> None:
-        """Interrupt the interpreter, and the processes of this execution, for which it may wait."""
+        """Interrupt the interpreter, and the processes of this execution, for which it may wait.
+
+        One that has not begun with the code yet would not know what to interrupt: it is, as soon as it has.
+        """
+        context.is_wanted = not context.has_begun
+        if context.is_wanted:
+            return
         for pid in [context.pid, *[pid for pid, _ in self._agent._processes(execution.before)]]:
             send_signal(pid, _signal.SIGINT)
         send_signal(context.pid, _signal.SIGCONT)
@@ -2710,7 +2719,7 @@ class Contexts:
                 self._take(context, context.execution, kind, bytes(context.message))
             context.message.clear()
             context.receiving = False
-            if kind != b"D" and context.channel is not None:
+            if kind in (b"R", b"M", b"E") and context.channel is not None:
                 try:
                     context.channel.send(b"A" + number)
                 except OSError:
@@ -2723,6 +2732,11 @@ class Contexts:
 
     def _take(self, context: Context, execution: Execution, kind: bytes, payload: bytes) -> None:
         if execution.ended:
+            return
+        if kind == b"B":
+            context.has_begun = True
+            if context.is_wanted:
+                self._signal(context, execution)
             return
         if kind == b"D":
             try:

@@ -307,12 +307,24 @@ def test_a_cancellation_interrupts_too_and_a_second_one_kills(agent: AgentProces
 def test_an_interrupt_is_the_code_s_to_deal_with(agent: AgentProcess) -> None:
     assert agent.ask("context_create", context_id="default")["made"] is True
     assert agent.ask("context_interrupt", context_id="default")["interrupted"] is False
-    code = "import time\nprint('on', flush=True)\ntry: time.sleep(100)\nexcept KeyboardInterrupt: print('caught')"
+    code = (
+        "import time\ntry:\n    print('on', flush=True)\n    time.sleep(100)\nexcept KeyboardInterrupt: print('caught')"
+    )
     execution_id = agent.start(code, kind="context", context_id="default")
     agent.wait_event("stdout")
     assert agent.ask("context_interrupt", context_id="default")["interrupted"] is True
     done = agent.finish(execution_id)
     assert (done.exit["reason"], done.exit["exit_code"], done.text) == ("exited", 0, "caught\n")
+
+
+def test_an_interrupt_before_the_code_has_begun_is_not_lost(agent: AgentProcess) -> None:
+    for _ in range(5):
+        agent.ask("context_restart" if agent.ask("context_list")["contexts"] else "context_list", context_id="default")
+        execution_id = agent.start("import time\ntime.sleep(100)", kind="context", context_id="default")
+        assert agent.ask("context_interrupt", context_id="default")["interrupted"] is True
+        done = agent.finish(execution_id)
+        assert (error(done)[0], done.exit["exit_code"]) == ("KeyboardInterrupt", 1)
+    assert in_context(agent, "import time\ntime.sleep(0.1)").exit["exit_code"] == 0
 
 
 DEATHS = {
