@@ -91,7 +91,10 @@ def podman_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     socket = tmp_path_factory.mktemp("podman") / "podman.sock"
     command = ["podman", "system", "service", "--time=0", f"unix://{socket}"]
     tether = [sys.executable, "-I", "-S", TETHER, str(os.getpid())]
-    with subprocess.Popen([*tether, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    # What its monitors leave behind, such as a file that says that memory ran out, they leave where it was started.
+    with subprocess.Popen(
+        [*tether, *command], cwd=socket.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         wait_until(socket.exists, timeout_s=30, what="Podman's service")
         yield f"unix://{socket}"
         process.terminate()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from pathlib import Path
+from typing import Any
 
 from proxy_service.backends.fake import FakeBackend
 from proxy_service.settings import Settings
@@ -92,3 +93,22 @@ async def test_the_next_proxy_removes_what_nobody_was_given(settings: Settings, 
     async with running(settings, backend):
         await eventually(lambda: orphan.name not in backend.sandboxes)
         assert len(backend.sandboxes) == 1
+
+
+async def test_a_stream_that_the_stop_cuts_has_no_exit_and_the_next_proxy_tells_the_rest(
+    settings: Settings, backend: FakeBackend
+) -> None:
+    body = {"code": "print before\nwait\nprint after", "execution_id": str(uuid.uuid4())}
+    async with running(make_settings(settings.data_dir, stop_timeout_s=0.1), backend) as proxy:
+        session_id = await proxy.session()
+        stream = proxy.call("POST", f"/sessions/{session_id}/execute", body)
+        assert await stream.status() == 200
+        seen: list[dict[str, Any]] = []
+        while not seen or seen[-1]["type"] != "stdout":
+            seen.append(await stream.line() or {})
+    assert await asyncio.wait_for(stream.lines(), 5) == []
+    backend.go_on.set()
+    async with running(settings, backend) as proxy:
+        rest = await proxy.events(session_id, body["execution_id"], after=seen[-1]["seq"])
+        assert [event["type"] for event in rest] == ["stdout", "exit"]
+        assert (rest[0]["data"], rest[-1]["data"]["status"]) == ("after\n", "succeeded")
