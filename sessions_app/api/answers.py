@@ -132,6 +132,29 @@ class DeletedContextAnswer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["deleted"])
 
 
+class KeptArtifact(serializers.Serializer[Any]):
+    """Bytes that an execution left, and that are kept."""
+
+    id = serializers.UUIDField()
+    name = serializers.CharField()
+    path = serializers.CharField(help_text="Where it lay in the workspace; empty for what was no file there.")
+    content_type = serializers.CharField()
+    size = serializers.IntegerField(help_text="Bytes.")
+    url = serializers.CharField(help_text="Where its bytes are.")
+
+
+class ChangedFile(serializers.Serializer[Any]):
+    """A file of the workspace that an execution made or changed."""
+
+    path = serializers.CharField()
+    size = serializers.IntegerField(help_text="Bytes.")
+    mode = serializers.CharField()
+    change = serializers.ChoiceField(["created", "modified"])
+    encoded_path = serializers.CharField(
+        required=False, help_text="The path for an address, where its bytes are no UTF-8."
+    )
+
+
 class ResultAnswer(serializers.Serializer[Any]):
     """What came of an execution. The user's failure is a result, not an error."""
 
@@ -151,14 +174,12 @@ class ResultAnswer(serializers.Serializer[Any]):
     cpu_ms = serializers.FloatField(allow_null=True)
     max_rss_bytes = serializers.IntegerField(allow_null=True)
     results = RichAnswer(many=True, help_text="What it showed in a context.")
-    artifacts = serializers.ListField(
-        child=serializers.DictField(), help_text="Pictures, tables and documents that it left; they are kept."
+    artifacts = KeptArtifact(
+        many=True, help_text="Pictures, tables and documents that it left, and output that was too long; they are kept."
     )
-    files = serializers.ListField(
-        child=serializers.DictField(), help_text="Files of the workspace that it made or changed."
-    )
+    files = ChangedFile(many=True, help_text="Files of the workspace that it made or changed.")
     truncated = serializers.BooleanField(help_text="Whether the middle of its output was cut out.")
-    hint = serializers.CharField(allow_null=True)
+    hint = serializers.CharField(allow_null=True, help_text="What to do about a failure, where the facts say it.")
     error = ExceptionAnswer(allow_null=True)
     context_restarted = serializers.BooleanField(help_text="Whether its context lost its state, in it or before.")
     created_at = serializers.DateTimeField()
@@ -172,7 +193,7 @@ class ExecutionAnswer(ResultAnswer):
     code = serializers.CharField()
     libraries = serializers.ListField(child=serializers.CharField())
     timeout = serializers.FloatField(help_text="Seconds.")
-    output_limit_bytes = serializers.IntegerField()
+    output_limit_bytes = serializers.IntegerField(help_text="Bytes of each output stream that its answer may have.")
     context = serializers.CharField(allow_null=True)  # type: ignore[assignment]  # as above
 
 
@@ -248,10 +269,22 @@ class HealthPart(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["ok", "unavailable"])
 
 
+class ProxyHealthPart(HealthPart):
+    """How the proxy is, and what it told of itself; `detail` says what is wrong with one that is away."""
+
+    version = serializers.CharField(required=False)
+    backend = serializers.CharField(required=False)
+    capabilities = serializers.DictField(required=False)
+    pool = serializers.DictField(
+        required=False, help_text="For each template how many sandboxes are ready, and wanted."
+    )
+    detail = serializers.CharField(required=False)
+
+
 class HealthAnswer(serializers.Serializer[Any]):
     """How this server is: `degraded` when the proxy is away, `unavailable` when the database is."""
 
     status = serializers.ChoiceField(["ok", "degraded", "unavailable"])
     version = serializers.CharField()
     database = HealthPart()
-    proxy = HealthPart()
+    proxy = ProxyHealthPart()

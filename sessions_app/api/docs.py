@@ -57,6 +57,15 @@ RESULT_EXAMPLE: dict[str, Any] = {
     "started_at": "2026-01-05T10:00:01Z",
     "finished_at": "2026-01-05T10:00:01Z",
 }
+FAILED_EXAMPLE = {
+    **RESULT_EXAMPLE,
+    "status": "failed",
+    "stdout": "",
+    "stderr": "Traceback (most recent call last):\n…\nModuleNotFoundError: No module named 'cv2'\n",
+    "exit_code": 1,
+    "hint": "The module `cv2` is not installed; it comes with the library opencv-python-headless. "
+    'Run the code again with "libraries": ["opencv-python-headless"].',
+}
 EXECUTION_EXAMPLE = {
     **RESULT_EXAMPLE,
     "code": "print(1+1)",
@@ -254,6 +263,7 @@ execute = extend_schema(
         sent("A sum", code="print(1+1)"),
         sent("With a library", code="import numpy\nprint(numpy.arange(3).sum())", libraries=["numpy"], timeout=60),
         sent("In a context", code="x = 20\nx + 1", context="default"),
+        sent("With little output", code="print('x' * 100000)", output_limit_bytes=2000),
         sent("Without waiting", code="import time\ntime.sleep(20)", wait=False),
     ],
     responses={
@@ -261,7 +271,7 @@ execute = extend_schema(
             answers.ResultAnswer,
             "It ended.",
             RESULT_EXAMPLE,
-            {**RESULT_EXAMPLE, "status": "failed", "stdout": "", "exit_code": 3},
+            FAILED_EXAMPLE,
             {**RESULT_EXAMPLE, "stdout": "", "results": [{"text": "21", "is_main_result": True}]},
         ),
         **LIVE,

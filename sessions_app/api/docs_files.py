@@ -60,15 +60,9 @@ class UnpackedAnswer(serializers.Serializer[Any]):
     members = serializers.IntegerField(help_text="How many members the archive had.")
 
 
-class ArtifactAnswer(serializers.Serializer[Any]):
-    """Bytes that an execution left."""
+class ArtifactAnswer(answers.KeptArtifact):
+    """Bytes that an execution left, with whose they are and until when."""
 
-    id = serializers.UUIDField()
-    name = serializers.CharField()
-    path = serializers.CharField(help_text="Where it lay in the workspace.")
-    content_type = serializers.CharField()
-    size = serializers.IntegerField(help_text="Bytes.")
-    url = serializers.CharField(help_text="Where its bytes are.")
     sha256 = serializers.CharField()
     execution_id = serializers.UUIDField(allow_null=True)
     session_id = serializers.UUIDField(allow_null=True)

@@ -23,14 +23,19 @@ def lies_of(schema: dict[str, Any], method: str, path: str, status: int, body: A
         return [f"{template} does not say that it answers so"]
     shape = {**said["content"]["application/json"]["schema"], "components": schema["components"]}
     found = [f"{error.json_path}: {error.message}" for error in Draft202012Validator(shape).iter_errors(body)]
-    known = properties_of(schema, shape)
-    if isinstance(body, dict) and known is not None:
-        found += [f"`{key}` is not described" for key in body if key not in known]
-    return found
+    return found + undescribed(schema, shape, body, "$")
 
 
-def properties_of(schema: dict[str, Any], shape: dict[str, Any]) -> set[str] | None:
-    """Return the keys that a shape describes; None when it is no object of known keys."""
+def undescribed(schema: dict[str, Any], shape: dict[str, Any], body: Any, place: str) -> list[str]:
+    """Return the keys of an answer, at whatever depth, that its shape does not name."""
     if "$ref" in shape:
-        return properties_of(schema, schema["components"]["schemas"][shape["$ref"].rsplit("/", 1)[-1]])
-    return set(shape["properties"]) if "properties" in shape else None
+        return undescribed(schema, schema["components"]["schemas"][shape["$ref"].rsplit("/", 1)[-1]], body, place)
+    if isinstance(body, list):
+        items = shape.get("items", {})
+        return [lie for item in body for lie in undescribed(schema, items, item, f"{place}[]")]
+    if not isinstance(body, dict) or "properties" not in shape:
+        return []
+    known = shape["properties"]
+    lies = [f"{place}.{key} is not described" for key in body if key not in known]
+    parts = [undescribed(schema, known[key], value, f"{place}.{key}") for key, value in body.items() if key in known]
+    return lies + [lie for part in parts for lie in part]
