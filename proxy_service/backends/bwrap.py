@@ -174,7 +174,8 @@ class Launcher:
             yield from ("--ro-bind", str(self._support / EMPTY), hook)
         yield from ("--ro-bind", str(self._agent_file), AGENT_PATH)
         if spec.lang == "python":
-            yield from ("--ro-bind", str(self._libraries), str(SHARED_LIBRARIES))
+            # Without it the sandbox works all the same, and is sent the files themselves.
+            yield from ("--ro-bind-try", str(self._libraries), str(SHARED_LIBRARIES))
         yield from ("--symlink", self.python.executable, PYTHON_ALIAS)
 
 

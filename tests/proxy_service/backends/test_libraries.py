@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -78,6 +79,21 @@ async def test_npm_s_packages_keep_their_versions_and_bring_what_they_need(serve
     assert "express@4" in answer.json()["detail"]
     code += "\nconsole.log(require('is-number')(7))"
     assert (await server.run(session_id, code, libraries=["is-number"]))["stdout"] == "4 function\ntrue\n"
+
+
+@pytest.mark.bubblewrap
+@pytest.mark.registry
+async def test_a_cache_that_was_removed_under_the_proxy_stops_no_session(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path)
+    async with running("bubblewrap", settings) as server:
+        shutil.rmtree(settings.libraries_dir)
+        session_id = await server.session(lang="python", more_libraries=["six"])
+        answer = await server.run(session_id, "import os, six; print(os.path.realpath(six.__file__))")
+        assert answer["stdout"] == "/sandbox/.sandboxweb/lib/six.py\n"
+        # The next one shares them again.
+        session_id = await server.session(lang="python", more_libraries=["six"])
+        answer = await server.run(session_id, "import os, six; print(os.path.realpath(six.__file__))")
+        assert answer["stdout"].startswith("/opt/sandboxweb/libraries/")
 
 
 SPOIL = """
