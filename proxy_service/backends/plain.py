@@ -44,6 +44,12 @@ class PlainContainerAPI(DockerContainerAPI):
         self._profile = profile
         self.limit_bytes = 1024 * 1024
         self.env: dict[str, str] = {}
+        self._streams: dict[int, bytearray] = {}
+
+    def heard(self) -> ConsoleOutput:
+        """Return what the last command has written so far; it was killed."""
+        stdout, stderr = (bytes(self._streams.get(kind, b"")).decode(errors="replace") for kind in (STDOUT, STDERR))
+        return ConsoleOutput(exit_code=137, stdout=stdout, stderr=stderr)
 
     def create_container(self, config: Any) -> Any:
         """Create the container with the work directory that its code's user owns."""
@@ -61,7 +67,7 @@ class PlainContainerAPI(DockerContainerAPI):
         run = api.exec_create(
             container.id, ["/bin/sh", "-c", command], user=USER, workdir=workdir, environment=self.env
         )
-        streams = {STDOUT: bytearray(), STDERR: bytearray()}
+        streams = self._streams = {STDOUT: bytearray(), STDERR: bytearray()}
         socket: Any = api.exec_start(run["Id"], socket=True)
         try:
             for kind, chunk in frames_iter(socket, tty=False):  # type: ignore[no-untyped-call]
@@ -157,7 +163,7 @@ class PlainSandbox(Sandbox):
         try:
             output: ConsoleOutput = await self._engine.call(lambda: self._session.run(code, timeout=request.timeout_s))
         except SandboxTimeoutError:
-            output, reason = ConsoleOutput(exit_code=137), "timed_out"
+            output, reason = self._session.api.heard(), "timed_out"
         except NotFound as error:
             self.mark_broken("its container is gone")
             raise SandboxBroken("The sandbox's container is gone.") from error
