@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -94,3 +95,20 @@ def test_a_session_of_another_language_keeps_no_contexts(api: httpx.Client, serv
         answer = api.post(f"/sessions/{session_id}/contexts")
         assert answer.status_code == 422
         assert lang in answer.json()["errors"][0]["detail"]
+
+
+@pytest.mark.registry
+def test_libraries_that_were_brought_draw_and_show_in_a_context(api: httpx.Client, session_id: str) -> None:
+    libraries = ["matplotlib", "pandas", "plotly"]
+    code = (
+        "import matplotlib.pyplot as plt, pandas as pd\n"
+        "frame = pd.DataFrame({'a': [1, 4, 2]})\nframe.plot()\nplt.show()\nframe"
+    )
+    drawn = run(api, session_id, code, libraries=libraries, timeout=120)
+    assert drawn["status"] == "succeeded", drawn
+    figure, table = drawn["results"]
+    assert base64.b64decode(figure["png"]).startswith(b"\x89PNG")
+    assert "<table" in table["html"]
+    code = "import plotly.graph_objects as go\nfig = go.Figure(go.Bar(x=['a'], y=[3]))\nfig.show()\nfig"
+    for shown in run(api, session_id, code, timeout=120)["results"]:
+        assert shown["json"]["data"][0]["type"] == "bar"
