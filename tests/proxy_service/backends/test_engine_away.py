@@ -34,7 +34,7 @@ PATIENCE_S = 60.0
 @pytest.fixture(scope="module")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
     """A daemon that has the image of Python."""
-    engine = DockerEngine(tmp_path_factory.mktemp("docker"))
+    engine = DockerEngine(tmp_path_factory.mktemp("docker"), lambda launch: launch())
     engine.start()
     engine.load_image()
     yield engine
