@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.integration.servers import Servers
 from tests.waiting import wait_until
@@ -198,6 +199,7 @@ def disk_of(servers: Servers, size_bytes: int) -> Iterator[None]:
         servers.manage("shell", "-c", rows + f"rows.update(disk_bytes={before})")
 
 
+@pytest.mark.timeout(300)
 def test_a_gigabyte_goes_up_and_down_without_either_server_growing(servers: Servers, api: httpx.Client) -> None:
     # On Docker a gigabyte of files would be a gigabyte of memory; to the servers the backend makes no difference.
     size = GIB if servers.backend == "bubblewrap" else 256 * MIB

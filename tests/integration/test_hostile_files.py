@@ -14,6 +14,9 @@ import pytest
 from tests.integration import hostile
 from tests.integration.servers import Servers
 
+# Hundreds of requests each.
+pytestmark = pytest.mark.timeout(300)
+
 SECRETS = (b"the canary sings", b"root:x:0:0", b"PATH=")
 REPORT = """
 import os
