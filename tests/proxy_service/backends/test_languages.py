@@ -53,7 +53,7 @@ async def leaves(run: Run, programs: Programs) -> None:
 async def is_cut_off(run: Run, programs: Programs) -> None:
     answer = await run(programs.loops, timeout=3)
     assert (answer["status"], answer["phase"]) == ("timed_out", "run")
-    assert 3000 <= answer["duration_ms"] < 8000
+    assert 3000 <= answer["duration_ms"] < 15_000
 
 
 async def writes_much(run: Run, programs: Programs) -> None:
@@ -97,6 +97,7 @@ async def row(server: Server, lang: str) -> dict[str, str]:
     return cells
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("server", [BUBBLEWRAP, DOCKER], indirect=True)
 async def test_every_language_does_what_its_programs_say(server: Server, show: Show) -> None:
     versions = await server.languages()

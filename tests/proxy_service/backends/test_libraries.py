@@ -13,6 +13,8 @@ import pytest
 from proxy_service import library_links
 from tests.proxy_service.backends.conftest import BUBBLEWRAP, DOCKER, MIB, Server, Show, make_settings, running
 
+pytestmark = pytest.mark.timeout(400)
+
 LIMITS = {"memory_bytes": 1024 * MIB, "cpus": 2.0, "pids": 128, "disk_bytes": 1024 * MIB}
 PYTHON = ["matplotlib", "numpy", "pandas", "requests", "scikit-learn"]
 USE_PYTHON = """
