@@ -41,9 +41,11 @@ def _parts(event: AgentEvent, known: frozenset[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     start = 0
     for item in sizes if isinstance(sizes, list) else ():
-        if not (isinstance(item, list) and len(item) == 2 and item[0] in known and type(item[1]) is int):
+        if not (isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) and type(item[1]) is int):
             raise AgentBroken("the agent sent a result with a part that is none")
         name, size = item
+        if name not in known:
+            raise AgentBroken("the agent sent a result with an unknown part")
         if not 0 <= size <= len(event.body) - start or name in found:
             raise AgentBroken("the agent sent a result whose parts do not fit")
         found[name] = event.body[start : start + size]
@@ -88,8 +90,10 @@ def context_state(answer: Any) -> ContextState:
         executions, restarts = answer["executions"], answer["restarts"]
     except (KeyError, TypeError):
         raise AgentBroken("the agent described no context") from None
-    if not (isinstance(context_id, str) and state in STATES and isinstance(created_at, int | float)):
+    if not (isinstance(context_id, str) and state in STATES):
         raise AgentBroken("the agent described a context badly")
+    if type(created_at) not in (int, float) or not 0 <= created_at < 1e11:
+        raise AgentBroken("the agent described a context made at no time")
     if type(executions) is not int or type(restarts) is not int:
         raise AgentBroken("the agent described a context badly")
     return ContextState(context_id, "python", state, float(created_at), executions, restarts)
