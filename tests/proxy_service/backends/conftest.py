@@ -167,6 +167,7 @@ async def running(backend: str, settings: Settings) -> AsyncIterator[Server]:
         httpx.AsyncClient(transport=transport, base_url="http://proxy", headers=headers, timeout=300) as http,
     ):
         yield Server(backend, http)
+        await app.state.service.teardown.wait(60)
 
 
 @pytest_asyncio.fixture
