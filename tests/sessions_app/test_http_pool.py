@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -49,12 +50,18 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """Have room for many who connect at once."""
+
+    request_queue_size = 64
+    daemon_threads = True
+
+
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     """Run a server on a free port."""
     Handler.connections, Handler.requests, Handler.silence = set(), [], threading.Event()
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.daemon_threads = True
+    running = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
     yield running
     Handler.silence.set()
@@ -99,6 +106,7 @@ def test_requests_at_once_each_have_one_to_themselves_and_get_their_own_answer(p
 def test_a_connection_that_the_server_closed_meanwhile_is_replaced(pool: HttpPool) -> None:
     for _ in range(3):
         assert pool.request("POST", "/then-closes", None, timeout_s=5).status == 200
+        assert select.select([pool._idle[-1].sock], [], [], 5)[0], "the server closes it"
     assert Handler.requests == ["/then-closes"] * 3
 
 

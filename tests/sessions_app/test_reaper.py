@@ -313,6 +313,7 @@ def test_the_questions_are_answered_by_partial_indexes(db: None) -> None:
     }
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            cursor.execute("SET LOCAL enable_seqscan = off")
+            # Of empty tables all plans cost the same; these give the rows unordered.
+            cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
     for index, rows in questions.items():
         assert index in rows[:10].explain()
