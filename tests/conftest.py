@@ -34,9 +34,11 @@ CHROMIUM_ARGUMENTS = [
 
 
 def pytest_configure() -> None:
-    """Take interrupts as in a shell: a run in the background inherits that they are ignored, and so would its tests."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Take signals as in a shell: a run in the background inherits that some are ignored, and so would its tests."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(tryfirst=True)
