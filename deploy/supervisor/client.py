@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 REQUEST_TIMEOUT_S = 60.0
@@ -18,6 +21,16 @@ class HttpError(Exception):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"{status} {text}".strip())
         self.status = status
+        self.text = text
+
+    @property
+    def detail(self) -> str:
+        """The answer's own words, where it has some."""
+        try:
+            body = json.loads(self.text)
+            return f"{body['detail']} {body.get('mend', '')}".strip()
+        except (ValueError, TypeError, KeyError):
+            return self.text
 
 
 def request(method: str, url: str, *, key: str = "", body: object = None, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
@@ -41,13 +54,29 @@ def request(method: str, url: str, *, key: str = "", body: object = None, timeou
         raise HttpError(0, str(error)) from error
 
 
-async def wait_until_healthy(url: str, timeout_s: float) -> dict[str, Any]:
-    """Poll a health URL until it answers; return the answer. Raise TimeoutError."""
-    async with asyncio.timeout(timeout_s):
+async def wait_until_healthy(
+    url: str, timeout_s: float, unable_s: float = math.inf, on_unable: Callable[[str], None] = lambda words: None
+) -> dict[str, Any]:
+    """Poll a health URL until it answers 200; return the answer.
+
+    A server that runs and says 503 may wait for something that an administrator has to start: `on_unable` gets its
+    words when they change, and after `unable_s` the waiting ends.
+
+    Raises:
+        TimeoutError: after `timeout_s`, or `unable_s` after the first 503.
+    """
+    said = ""
+    async with asyncio.timeout(timeout_s) as limit:
         while True:
             try:
                 answer = await asyncio.to_thread(request, "GET", url, timeout_s=5)
-            except HttpError:
+            except HttpError as error:
+                if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                    if not said and (until := asyncio.get_running_loop().time() + unable_s) < (limit.when() or 0):
+                        limit.reschedule(until)
+                    if error.detail != said:
+                        said = error.detail
+                        on_unable(said)
                 await asyncio.sleep(0.1)
             else:
                 return dict(answer)

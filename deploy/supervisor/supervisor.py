@@ -18,6 +18,8 @@ from deploy.supervisor.processes import Service, describe
 from deploy.supervisor.settings import Settings
 
 HEALTHY_WITHIN_S = 60.0
+UNABLE_FOR_S = 15.0
+"""How long a server that runs may say that it lacks something: an engine that starts along with this needs seconds."""
 # Together under the 10 s in which a stop has to be over.
 APP_STOP_S = 4.0
 PROXY_STOP_S = 5.0
@@ -105,7 +107,10 @@ class Supervisor:
 
     async def _until_healthy(self, service: Service, url: str) -> dict[str, Any]:
         """Wait for a server's health and return it; give up at once when its process ends."""
-        healthy = asyncio.create_task(client.wait_until_healthy(f"{url}/", HEALTHY_WITHIN_S))
+        polling = client.wait_until_healthy(
+            f"{url}/", HEALTHY_WITHIN_S, UNABLE_FOR_S, lambda words: console.say(service.name, f"waiting: {words}")
+        )
+        healthy = asyncio.create_task(polling)
         ended = asyncio.create_task(service.ended())
         try:
             await asyncio.wait({healthy, ended}, return_when=asyncio.FIRST_COMPLETED)

@@ -16,7 +16,10 @@ class App(BaseHTTPRequestHandler):
     """An app server that knows one key."""
 
     def do_GET(self) -> None:
-        self.answer(200, {"status": "ok"})
+        if self.path == "/unable":
+            self.answer(503, {"error": "unavailable", "detail": "No engine.", "mend": "Start it."})
+        else:
+            self.answer(200, {"status": "ok"})
 
     def do_POST(self) -> None:
         code = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["code"]
@@ -63,3 +66,12 @@ async def test_waiting_for_health_ends_with_the_answer(app_url: str) -> None:
 async def test_waiting_for_health_is_bounded() -> None:
     with pytest.raises(TimeoutError):
         await client.wait_until_healthy("http://127.0.0.1:9", 0.2)
+
+
+async def test_a_server_that_lacks_something_is_waited_for_a_shorter_while_and_its_words_are_told_once(
+    app_url: str,
+) -> None:
+    told: list[str] = []
+    with pytest.raises(TimeoutError):
+        await client.wait_until_healthy(f"{app_url}/unable", 60, 0.4, told.append)
+    assert told == ["No engine. Start it."]
