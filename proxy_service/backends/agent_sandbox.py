@@ -90,7 +90,6 @@ class AgentSandbox(AgentContexts):
     def __init__(self, name: str, spec: SandboxSpec, link: AgentLink, *, created_at: float | None = None) -> None:
         super().__init__(name, spec, created_at=created_at)
         self.python = python if isinstance(python := link.hello.get("python"), str) else None
-        self.forget: Callable[[AgentSandbox], object] = lambda sandbox: None
         self._link = link
         self._changed = asyncio.Event()
         self._destroyed = False

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -158,6 +158,8 @@ class Sandbox(ABC):
         self.session_id: str | None = None
         self.assigned_digest: str | None = None
         self.given = Given()
+        self.forget: Callable[[Sandbox], object] = lambda sandbox: None
+        """Called once, when it is about to be removed."""
         self.shares_libraries = False
         """Whether it sees the cache's unpacked packages, so that links to them are all that it needs."""
         self.broken = asyncio.Event()

@@ -43,9 +43,8 @@ class ContainerFinder:
 
         What is broken, or silent for as long as an agent may be, is removed in the background. Raises BackendAway.
         """
-        filters = {"label": [f"{containment.MANAGED}=true", f"{containment.INSTANCE}={self._settings.instance}"]}
         try:
-            found = await self._engine.call(lambda: self._engine.client.api.containers(all=True, filters=filters))
+            found = await self.containers()
         except (DockerException, requests.RequestException) as error:
             raise BackendAway(f"The {self._engine.name} engine does not answer: {engine_error(error)}") from error
         attaching = [asyncio.create_task(self._attach(item)) for item in found if item["Id"] not in known]
@@ -62,8 +61,19 @@ class ContainerFinder:
                 if isinstance(result, ContainerSandbox) and result not in given:
                     await result.let_go()
 
+    async def containers(self) -> list[dict[str, Any]]:
+        """Return the engine's descriptions of all containers of this instance. Raises as the engine's client does."""
+        filters = {"label": [f"{containment.MANAGED}=true", f"{containment.INSTANCE}={self._settings.instance}"]}
+        return await self._engine.call(lambda: self._engine.client.api.containers(all=True, filters=filters))
+
+    def remove(self, container: Mapping[str, Any], why: str) -> None:
+        """Remove a container in the background, with all that was made for it."""
+        log.warning("container %s is removed: %s", container["Id"][:12], why)
+        removal = asyncio.create_task(self._remove(container["Id"], container["Labels"], container["Image"]))
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+
     async def _attach(self, container: Mapping[str, Any]) -> ContainerSandbox | None:
-        labels, container_id = container["Labels"], container["Id"]
         try:
             async with self._limit, asyncio.timeout(self._settings.agent_silence_s):
                 return await self._attach_patiently(container)
@@ -71,10 +81,7 @@ class ContainerFinder:
             why = f"its agent did not answer within {self._settings.agent_silence_s:g} s"
         except (AgentBroken, KeyError, TypeError, ValueError) as error:
             why = str(error)
-        log.warning("container %s is removed: %s", container_id[:12], why)
-        removal = asyncio.create_task(self._remove(container_id, labels, container["Image"]))
-        self._removals.add(removal)
-        removal.add_done_callback(self._removals.discard)
+        self.remove(container, why)
         return None
 
     async def _attach_patiently(self, container: Mapping[str, Any]) -> ContainerSandbox:

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +48,8 @@ class Engine:
     silence_s: float = 15.0
     patience_s: float = 120.0
     """How long it may be away before what runs on it is given up."""
+    removing: set[str] = field(default_factory=set)
+    """The containers that somebody is removing now."""
 
     async def call(self, work: Callable[[], T]) -> T:
         """Run a blocking call to the engine in one of its threads."""
@@ -100,14 +102,21 @@ class Engine:
         return bool(state["Running"]) and not state.get("Paused")
 
     async def remove(self, container_id: str, *, drop_image: str | None = None) -> None:
-        """Kill and remove a container, trying again while the engine is away; give up after a minute."""
+        """Kill and remove a container, trying again while the engine is away.
+
+        After a minute it is left to who looks for containers without an owner (`container_sweeping`).
+        """
         pause_s, deadline = FIRST_PAUSE_S, time.monotonic() + REMOVE_TIMEOUT_S
-        while not await self.call(lambda: self._removed(container_id)):
-            if time.monotonic() > deadline:
-                log.error("container %s could not be removed; it will be when the proxy starts again", container_id)
-                return
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        self.removing.add(container_id)
+        try:
+            while not await self.call(lambda: self._removed(container_id)):
+                if time.monotonic() > deadline:
+                    log.error("container %s could not be removed; it is tried again later", container_id)
+                    return
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        finally:
+            self.removing.discard(container_id)
         if drop_image is not None:
             await self.call(lambda: self._drop_image(drop_image))
 

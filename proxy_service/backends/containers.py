@@ -19,6 +19,7 @@ from proxy_service.backends.base import Backend, Sandbox, SandboxSpec
 from proxy_service.backends.container_finding import ContainerFinder
 from proxy_service.backends.container_making import ContainerMaker
 from proxy_service.backends.container_sandbox import ContainerSandbox, Engine, engine_error
+from proxy_service.backends.container_sweeping import ContainerSweeper
 from proxy_service.backends.creations import Creations
 from proxy_service.backends.engine import EngineName, connect, engine_is_local, engine_url
 from proxy_service.backends.languages import LANGUAGES
@@ -52,6 +53,8 @@ class ContainerBackend(Backend):
         self._engine: Engine | None = None
         self._maker: ContainerMaker | None = None
         self._finder: ContainerFinder | None = None
+        self._sweeper: ContainerSweeper | None = None
+        self._making: set[str] = set()
 
     async def start(self) -> None:
         engine, maker = await asyncio.to_thread(self._connect)
@@ -66,6 +69,10 @@ class ContainerBackend(Backend):
                 raise BackendAway(detail) from error
             raise
         self._finder = ContainerFinder(self._settings, engine, maker)
+        self._sweeper = ContainerSweeper(self._finder, engine, self._owned)
+
+    def _owned(self) -> set[str]:
+        return self._making | {sandbox.name for sandbox in self._sandboxes}
 
     def _connect(self) -> tuple[Engine, ContainerMaker]:
         url = engine_url(self._engine_name, self._settings)
@@ -131,11 +138,12 @@ class ContainerBackend(Backend):
 
     async def find_again(self) -> AsyncIterator[Sandbox]:
         self._ready()
-        assert self._finder is not None  # noqa: S101
+        assert self._finder is not None and self._sweeper is not None  # noqa: S101
         known = {sandbox.container_id for sandbox in self._sandboxes if isinstance(sandbox, ContainerSandbox)}
         async for sandbox in self._finder.find(known):
             self._sandboxes.add(sandbox)
             yield self._described(sandbox)
+        self._sweeper.begin()
 
     # --- making
 
@@ -144,17 +152,21 @@ class ContainerBackend(Backend):
 
     async def _make(self, spec: SandboxSpec, name: str) -> Sandbox:
         _, maker = self._ready()
+        self._making.add(name)
         try:
             async with self._starts:
                 sandbox = await maker.make(spec, name)
+            self._sandboxes.add(sandbox)
         except UnsupportedLanguage:
             raise UnsupportedLanguage(spec.lang, sorted(self._languages)) from None
-        self._sandboxes.add(sandbox)
-        return self._described(sandbox) if isinstance(sandbox, AgentSandbox) else sandbox
+        finally:
+            self._making.discard(name)
+        return self._described(sandbox)
 
-    def _described(self, sandbox: AgentSandbox) -> Sandbox:
-        contexts = sandbox.can_keep_contexts()
-        sandbox.capabilities = {**self.capabilities(), "python": sandbox.python, "contexts": contexts}
+    def _described(self, sandbox: Sandbox) -> Sandbox:
+        if isinstance(sandbox, AgentSandbox):
+            contexts = sandbox.can_keep_contexts()
+            sandbox.capabilities = {**self.capabilities(), "python": sandbox.python, "contexts": contexts}
         sandbox.forget = self._sandboxes.discard
         return sandbox
 
@@ -169,6 +181,8 @@ class ContainerBackend(Backend):
         if self._engine is None:
             return
         await self._creations.settle(SETTLE_TIMEOUT_S)
+        if self._sweeper is not None:
+            await self._sweeper.stop()
         if self._finder is not None:
             await self._finder.settle(SETTLE_TIMEOUT_S)
         linked = [sandbox for sandbox in self._sandboxes if isinstance(sandbox, AgentSandbox)]
@@ -179,7 +193,7 @@ class ContainerBackend(Backend):
             async with asyncio.timeout(SETTLE_TIMEOUT_S):
                 await asyncio.to_thread(self._engine.threads.shutdown, wait=True, cancel_futures=True)
         self._engine.client.close()
-        self._engine = self._maker = self._finder = None
+        self._engine = self._maker = self._finder = self._sweeper = None
 
     def languages(self) -> list[dict[str, str | None]]:
         return [{"lang": lang, "version": version} for lang, version in sorted(self._languages.items())]

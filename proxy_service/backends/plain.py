@@ -212,6 +212,7 @@ class PlainSandbox(Sandbox):
     async def destroy(self) -> None:
         if not self._destroyed:
             self._destroyed = True
+            self.forget(self)
             await self._engine.remove(self._container_id, drop_image=self._drop_image)
             await asyncio.gather(*self._runs.values(), return_exceptions=True)
 

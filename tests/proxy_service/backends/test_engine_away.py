@@ -4,7 +4,6 @@ not is lost, and nothing hangs."""
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import time
 import uuid
@@ -17,14 +16,16 @@ import httpx
 import pytest
 
 from proxy_service.app import create_app
+from proxy_service.backends import container_sweeping
+from proxy_service.backends.containment import INSTANCE, MANAGED, NAME
 from proxy_service.backends.docker import DockerBackend
+from proxy_service.images import image_name
 from proxy_service.settings import Settings
 from tests.chaos.processes import DockerEngine
 from tests.proxy_service.backends.conftest import make_settings
 from tests.proxy_service.conftest import lines
 
-# The engine's own client leaves a socket unclosed when nobody listens at the other end.
-pytestmark = [pytest.mark.docker, pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")]
+pytestmark = pytest.mark.docker
 
 COUNTING = "import time\nfor number in range(40):\n    print(number, flush=True)\n    time.sleep(0.1)"
 COUNTED = "".join(f"{number}\n" for number in range(40))
@@ -41,12 +42,6 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerEngine]:
     if engine.ended():
         engine.start()
     engine.remove()
-
-
-@pytest.fixture(autouse=True)
-def no_socket_is_left_for_other_tests() -> Iterator[None]:
-    yield
-    gc.collect()
 
 
 @pytest.fixture
@@ -203,3 +198,33 @@ async def test_a_proxy_that_starts_before_the_daemon_takes_its_sandboxes_over_wh
         events = lines(told.text)
         assert "".join(event["data"] for event in events if event["type"] == "stdout") == COUNTED
         await http.delete(f"/sessions/{session_id}")
+
+
+async def test_a_container_that_the_daemon_made_and_nobody_heard_of_is_removed_and_no_other(
+    docker: DockerEngine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_sweeping, "LOOK_EVERY_S", 0.2)
+
+    def create(instance: str) -> str:
+        labels = {MANAGED: "true", INSTANCE: instance, NAME: f"sbx-{uuid.uuid4().hex[:12]}"}
+        flags = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+        made = docker.docker("create", "--network=none", *flags, image_name(settings, "python"), "true")
+        assert made.returncode == 0, made.stderr
+        return made.stdout.strip()
+
+    async with running(settings) as http:
+        sessions = [(await http.post("/sessions", json={})).json()["session_id"] for _ in range(2)]
+        ours, theirs = create(settings.instance), create("of-another-proxy")
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while ours in docker.containers():
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(1)
+            assert theirs in docker.containers()
+            for session_id in sessions:
+                told = await http.post(f"/sessions/{session_id}/execute", json={"code": "print(1)"})
+                assert told.json()["stdout"] == "1\n"
+                await http.delete(f"/sessions/{session_id}")
+        finally:
+            docker.docker("rm", "-f", theirs)
+    assert docker.containers() == {}
