@@ -359,7 +359,7 @@ def _failure(answer: Answer, path: str) -> SandboxwebError:
             return ExecutionUnknown(detail)
         case 404 if code == "unknown_context":
             return ContextUnknown(detail)
-        case 404 if code in ("unknown_session", "not_found", ""):
+        case 404 if code == "unknown_session":
             return SandboxMissing("The session's sandbox is gone.")
         case 404 if code == "file_not_found":
             return FileMissing(detail)

@@ -26,6 +26,8 @@ def answering(status: int, **values: Any) -> ProxyClient:
     [
         (404, {"error": "unknown_session", "detail": "d"}, exceptions.SandboxMissing),
         (404, {"error": "unknown_execution", "detail": "d"}, exceptions.ExecutionUnknown),
+        # Not the proxy's own words (another server at its address): no sandbox is lost by that.
+        (404, {"detail": "Not Found"}, exceptions.ProxyUnavailable),
         (400, {"error": "invalid", "detail": "d", "field": "code"}, exceptions.InvalidInput),
         (409, {"error": "conflict", "detail": "d"}, exceptions.InvalidInput),
         (413, {"error": "too_large", "detail": "d", "field": "code"}, exceptions.TooLarge),
