@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -67,14 +67,24 @@ class Pool:
         self._teardown = teardown
         self._parallel_starts = parallel_starts
         self._shelves: dict[str, Shelf] = {}
+        self._refused: dict[str, tuple[int, str]] = {}
         self._wake = asyncio.Event()
         self._starts: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._last_take = 0.0
         self._held_since: float | None = None
 
-    def set_targets(self, targets: Iterable[tuple[str, SandboxSpec, int]]) -> None:
-        """Make (template, spec, size) the whole wish; what is not named any more is removed."""
+    def set_targets(
+        self, targets: Iterable[tuple[str, SandboxSpec, int]], refused: Mapping[str, tuple[int, str]] | None = None
+    ) -> None:
+        """Make (template, spec, size) the whole wish; what is not named any more is removed.
+
+        `refused` tells of templates that cannot be had here: {template: (size, why)}. They show in `state`.
+        """
+        for template, (_, why) in (refused or {}).items():
+            if template not in self._refused:
+                log.warning("no sandboxes of the template %s are kept ready: %s", template, why)
+        self._refused = dict(refused or {})
         wished = {template: (spec, size) for template, spec, size in targets}
         for template in [name for name in self._shelves if name not in wished]:
             self._clear(self._shelves.pop(template))
@@ -126,6 +136,8 @@ class Pool:
             state[template] = {"ready": len(shelf.ready), "target": shelf.target, "starting": shelf.starting}
             if shelf.error:
                 state[template]["error"] = shelf.error
+        for template, (size, why) in self._refused.items():
+            state[template] = {"ready": 0, "target": size, "starting": 0, "error": why}
         return state
 
     async def drain(self) -> None:

@@ -20,6 +20,7 @@ from proxy_service.bounded_stream import BoundedStream
 from proxy_service.errors import (
     BodyTooLarge,
     InvalidRequest,
+    ProxyError,
     RequestTimeout,
     Unreachable,
     http_body,
@@ -94,13 +95,21 @@ async def show_metrics(request: Request) -> Response:
 
 
 async def put_pool(request: Request) -> Response:
-    """PUT /pool: the whole wish; templates that it does not name are emptied."""
+    """PUT /pool: the whole wish; templates that it does not name are emptied.
+
+    A template that this server cannot make keeps no other from its pool: its `error` says why.
+    """
     running = service(request)
     body = parse(PoolBody, await read_body(request))
-    wishes = [
-        (item.template, item.spec(running.settings, running.languages), item.warm_pool_size) for item in body.templates
-    ]
-    running.sessions.pool.set_targets(wishes)
+    wishes, refused = [], {}
+    for item in body.templates:
+        try:
+            spec = item.spec(running.settings, running.languages)
+        except ProxyError as error:
+            refused[item.template] = (item.warm_pool_size, error.detail)
+        else:
+            wishes.append((item.template, spec, item.warm_pool_size))
+    running.sessions.pool.set_targets(wishes, refused)
     return answer({"pool": running.pool()})
 
 

@@ -166,13 +166,6 @@ async def test_a_pool_that_cannot_be_is_refused(proxy: Proxy, body: Any, status:
     assert (code, answer["field"]) == (status, field)
 
 
-async def test_a_pool_of_an_unknown_language_is_refused_or_told_as_failing(proxy: Proxy) -> None:
-    body = {"templates": [{"template": "a", "lang": "brainfuck", "warm_pool_size": 1}]}
-    response = await proxy.http.put("/pool", json=body)
-    assert response.status_code in (200, 422)
-    assert proxy.backend.sandboxes == {}
-
-
 @pytest.mark.parametrize("content", MALFORMED, ids=range(len(MALFORMED)))
 async def test_a_body_that_is_no_json_object_is_refused(proxy: Proxy, session_id: str, content: bytes) -> None:
     for method, path in (("POST", "/sessions"), ("POST", f"/sessions/{session_id}/execute"), ("PUT", "/pool")):

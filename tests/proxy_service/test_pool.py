@@ -49,6 +49,17 @@ async def filled(proxy: Proxy, **sizes: int) -> None:
     raise AssertionError(f"the pool is {now}, not {sizes}")
 
 
+async def test_a_template_that_cannot_be_had_is_told_and_keeps_no_other_from_its_pool(proxy: Proxy) -> None:
+    unknown = {"template": "odd", "lang": "brainfuck", "warm_pool_size": 2}
+    await declare_templates(proxy, [{"template": "small", "warm_pool_size": 1}, unknown])
+    await filled(proxy, small=1, odd=0)
+    told = (await state(proxy))["odd"]
+    assert (told["target"], told["starting"]) == (2, 0)
+    assert "brainfuck" in told["error"]
+    await declare(proxy, small=1)
+    await filled(proxy, small=1)
+
+
 async def test_as_many_are_ready_as_were_declared(proxy: Proxy) -> None:
     await declare(proxy, small=1, large=3)
     await filled(proxy, small=1, large=3)
