@@ -182,6 +182,9 @@ class ResultAnswer(serializers.Serializer[Any]):
     hint = serializers.CharField(allow_null=True, help_text="What to do about a failure, where the facts say it.")
     error = ExceptionAnswer(allow_null=True)
     context_restarted = serializers.BooleanField(help_text="Whether its context lost its state, in it or before.")
+    expires_at = serializers.DateTimeField(
+        allow_null=True, help_text="When its session ends if nothing happens in it; null when that has ended."
+    )
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)

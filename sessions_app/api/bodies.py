@@ -25,6 +25,11 @@ def instant(value: datetime | None) -> str | None:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def deadline(value: datetime | None) -> str | None:
+    """Return a deadline, which is kept in the time of the database's clock, as an instant of the wall's."""
+    return instant(value and clock.on_the_wall(value))
+
+
 def session_body(session: Session) -> dict[str, Any]:
     """Return a session. Its environment stays out of it: people put secrets there."""
     return {
@@ -32,7 +37,7 @@ def session_body(session: Session) -> dict[str, Any]:
         "status": session.status,
         "lang": session.lang,
         "template": session.template.name,
-        "expires_at": instant(session.expires_at and clock.on_the_wall(session.expires_at)),
+        "expires_at": deadline(session.expires_at),
         "capabilities": session.capabilities,
         "metadata": session.metadata,
         "idle_timeout": session.idle_timeout_s,
@@ -65,7 +70,8 @@ def session_event_body(event: SessionEvent) -> dict[str, Any]:
 
 
 def result_body(execution: Execution) -> dict[str, Any]:
-    """Return what came of an execution."""
+    """Return what came of an execution. Its session has to be read already where no query may be made."""
+    session = execution.session
     return {
         "execution_id": str(execution.pk),
         "session_id": str(execution.session_id),
@@ -85,6 +91,7 @@ def result_body(execution: Execution) -> dict[str, Any]:
         "hint": execution.hint or None,
         "error": error_body(execution),
         "context_restarted": execution.context_restarted,
+        "expires_at": deadline(session.expires_at) if session.is_live else None,
         "created_at": instant(execution.created_at),
         "started_at": instant(execution.started_at),
         "finished_at": instant(execution.finished_at),
@@ -145,5 +152,5 @@ def artifact_body(artifact: Artifact) -> dict[str, Any]:
         "execution_id": artifact.execution_id and str(artifact.execution_id),
         "session_id": artifact.session_id and str(artifact.session_id),
         "created_at": instant(artifact.created_at),
-        "expires_at": instant(artifact.expires_at and clock.on_the_wall(artifact.expires_at)),
+        "expires_at": deadline(artifact.expires_at),
     }

@@ -53,6 +53,7 @@ RESULT_EXAMPLE: dict[str, Any] = {
     "hint": None,
     "error": None,
     "context_restarted": False,
+    "expires_at": "2026-01-05T10:05:01Z",
     "created_at": "2026-01-05T10:00:01Z",
     "started_at": "2026-01-05T10:00:01Z",
     "finished_at": "2026-01-05T10:00:01Z",

@@ -20,7 +20,7 @@ from sessions_app.api.serializers import Execute, Nothing, RunOnce
 from sessions_app.api.sessions import Links, session_links
 from sessions_app.api.streams import Streaming, sequence_number, stream_of, wants_stream
 from sessions_app.api.views import ApiView, caller, own_execution, own_session
-from sessions_app.models import Actor, Execution, IdempotencyRecord
+from sessions_app.models import Actor, Execution, IdempotencyRecord, Session
 from sessions_app.querysets import ExecutionQuerySet
 from sessions_app.services import executions
 from sessions_app.services.sessions import require_active
@@ -138,12 +138,13 @@ class SessionExecutions(ApiView):
     name = "Executions"
     pagination_class = Pages
     queryset = Execution.objects.all()
+    session: Session
 
     def get_queryset(self) -> ExecutionQuerySet:
         """Read the beginnings of the texts."""
         if getattr(self, "swagger_fake_view", False):
             return Execution.objects.none()
-        session = own_session(self.request, self.kwargs["session_id"])
+        session = self.session = own_session(self.request, self.kwargs["session_id"])
         begins = {f"{name}_begins": Left(name, PREVIEW_CHARS) for name in PREVIEWED}
         rows = Execution.objects.filter(session_id=session.pk).defer(*PREVIEWED, *UNREAD).annotate(**begins)
         return rows.annotate(short_results=short_results())
@@ -153,6 +154,7 @@ class SessionExecutions(ApiView):
         """List."""
         page: list[Execution] = self.paginate_queryset(self.get_queryset()) or []
         for execution in page:
+            execution.session = self.session
             for name in PREVIEWED:
                 setattr(execution, name, getattr(execution, f"{name}_begins"))
             short: list[Any] | None = getattr(execution, "short_results", None)

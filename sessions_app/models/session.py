@@ -299,6 +299,7 @@ class Session(models.Model):
             # Nothing else is live and nobody changed the lifetime: plain values cost half of what expressions do.
             taken = {"live_executions": 1, "last_activity_at": now, "expires_at": self.lifetime_ends_at}
             if TAKE_FIRST_PLACE(taken, id=self.pk, now=now, max_lifetime_s=self.max_lifetime_s):
+                self.expires_at = self.lifetime_ends_at
                 return "running"
         rows = Session.objects.filter(pk=self.pk, status=self.Status.ACTIVE, expires_at__gt=now)
         busy = {"last_activity_at": now, "expires_at": LIFETIME_ENDS_AT, "live_executions": F("live_executions") + 1}
@@ -313,6 +314,7 @@ class Session(models.Model):
             durations = {"idle_timeout_s": self.idle_timeout_s, "max_lifetime_s": self.max_lifetime_s}
             given_back = {"live_executions": 0, "last_activity_at": now, "expires_at": ends_at}
             if GIVE_LAST_PLACE_BACK(given_back, id=self.pk, **durations):
+                self.expires_at = ends_at
                 return False
         # In one statement: between two, another release could make both conditions false, and this place stay taken.
         idle = When(status=self.Status.ACTIVE, live_executions__lte=1, then=idle_deadline(now))
@@ -324,8 +326,9 @@ class Session(models.Model):
         return self._places_taken() > 0
 
     def _places_taken(self) -> int:
-        """Read how many places are taken, in the transaction that has just changed the number."""
-        return Session.objects.values_list("live_executions", flat=True).get(pk=self.pk)
+        """Read how many places are taken, and the deadline, in the transaction that has just changed both."""
+        taken, self.expires_at = Session.objects.values_list("live_executions", "expires_at").get(pk=self.pk)
+        return taken
 
     def touch(self, now: datetime) -> bool:
         """Start the idle clock again; False when the session is not active any more. Nothing else is changed."""

@@ -38,6 +38,18 @@ def test_code_runs_and_is_kept(api: Caller, session: Session) -> None:
     assert api.get(f"/sessions/{session.pk}/executions").json()["results"] == [kept]
 
 
+def test_every_answer_says_until_when_its_session_lives(api: Caller, session: Session) -> None:
+    told = [api.post(f"/sessions/{session.pk}/execute", {"code": "1"}).json() for _ in range(2)]
+    assert told[0]["expires_at"] < told[1]["expires_at"]
+    assert told[1]["expires_at"] == api.get(f"/sessions/{session.pk}").json()["expires_at"]
+    waiting = api.post(f"/sessions/{session.pk}/execute", {"code": "wait", "wait": False}).json()
+    # Code that runs is not idle: what is left of the session is its lifetime.
+    assert waiting["expires_at"] == api.get(f"/sessions/{session.pk}").json()["expires_at"] > told[1]["expires_at"]
+    api("delete", f"/sessions/{session.pk}")
+    assert api.get(f"/executions/{waiting['execution_id']}").json()["expires_at"] is None
+    assert api.post("/sandbox/execute", {"lang": "python", "code": "1"}).json()["expires_at"] is None
+
+
 def test_what_was_sent_reaches_the_sandbox(api: Caller, session: Session, proxy: FakeProxy) -> None:
     code = "  import sys\r\nprint('ü')\t\n"
     sent = {"code": code, "stdin": "", "env": {"A": "b"}, "timeout": 2.5, "libraries": ["requests==2.32.3"]}
