@@ -1227,16 +1227,24 @@ class Kernel:
             self._show(from_bundle(value) if raw else represent(value))
 
     def _show_figures(self) -> None:
-        """Show each open figure that was not shown yet, and close it."""
+        """Show each open figure that was not shown yet, and close it; the first that cannot be drawn says why."""
         helpers, pyplot = (sys.modules.get("matplotlib." + name) for name in ("_pylab_helpers", "pyplot"))
         if helpers is None or pyplot is None:
             return
+        troubles = []
         for manager in helpers.Gcf.get_all_fig_managers():
             figure = manager.canvas.figure
-            if not any(figure is shown for shown in self._shown):
-                self._show(represent(figure))
-            pyplot.close(figure)
+            try:
+                if not any(figure is shown for shown in self._shown):
+                    self._show(represent(figure))
+            except Exception as trouble:
+                troubles.append(trouble)
+            finally:
+                # Also what cannot be drawn: it would be in the way of all that comes later.
+                pyplot.close(figure)
         del self._shown[:]
+        if troubles:
+            raise troubles[0]
 
     # --- one execution
 

@@ -124,8 +124,12 @@ async def test_pictures_and_displays_of_ipython_are_shown(data: Sandbox) -> None
 
 
 async def test_a_drawing_that_fails_fails_alone(data: Sandbox) -> None:
-    code = "import matplotlib.pyplot as plt\nplt.title('$\\\\nowhere$')\nplt.plot([1])\nprint('well')"
-    done = await run(data, code, context="default")
+    bad = "import matplotlib.pyplot as plt\nplt.title('$\\\\nowhere$')\nplt.plot([1])"
+    done = await run(data, f"{bad}\nplt.figure()\nplt.plot([2])\nprint('well')", context="default")
     assert (done.stdout, done.exit["exit_code"]) == ("well\n", 0)
-    assert done.stderr
+    assert "nowhere" in done.stderr
+    assert ["png" in result for result in results(done)] == [True]
+    # Neither is it in the way of what comes later.
+    later = await run(data, "plt.figure()\nplt.plot([3])\nplt.show()", context="default")
+    assert (["png" in result for result in results(later)], later.stderr) == ([True], "")
     assert results(await run(data, "'next'", context="default"))[0]["text"] == "'next'"
