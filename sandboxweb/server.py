@@ -11,6 +11,7 @@ import io
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from typing import IO, Any
 
 from daphne.cli import CommandLineInterface
@@ -21,6 +22,8 @@ from sandboxweb.handler import BODY
 
 import daphne.http_protocol  # isort: skip
 
+BACKLOG = 4096
+"""Connections that may wait to be taken; the kernel allows `net.core.somaxconn` of them."""
 LARGE_BODY_BYTES = 1024 * 1024
 FILE_ADDRESS = re.compile(rb"/sessions/[^/]+/files(?:[/?]|\Z)")
 
@@ -29,6 +32,12 @@ def most_bytes(command: bytes, path: bytes) -> int:
     """Return how long the body of a request may be."""
     is_upload = command == b"PUT" and FILE_ADDRESS.match(path)
     return settings.MAX_UPLOAD_BYTES if is_upload else settings.MAX_REQUEST_BYTES
+
+
+def with_backlog(endpoint: str) -> str:
+    """Return a description of where to listen with how many may wait there. A socket handed over has its own."""
+    listens = endpoint.startswith(("tcp:", "ssl:", "unix:"))
+    return f"{endpoint}:backlog={BACKLOG}" if listens and "backlog=" not in endpoint else endpoint
 
 
 class Request(daphne.http_protocol.WebRequest):  # type: ignore[misc]
@@ -126,6 +135,10 @@ class Request(daphne.http_protocol.WebRequest):  # type: ignore[misc]
 
 class StreamingServer(Server):  # type: ignore[misc]
     """Daphne's server over requests of ours."""
+
+    def __init__(self, application: Any, endpoints: Sequence[str] = (), **options: Any) -> None:
+        """Take Daphne's options; let more clients than Twisted's 50 wait at the door, or the kernel sends them away."""
+        super().__init__(application, [with_backlog(endpoint) for endpoint in endpoints], **options)
 
     def create_application(self, protocol: Any, scope: dict[str, Any]) -> Any:
         """Start the application of a connection."""

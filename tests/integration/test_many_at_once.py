@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -19,6 +22,7 @@ pytestmark = [pytest.mark.bubblewrap, pytest.mark.postgres, pytest.mark.servers,
 EXECUTIONS = 200
 CONNECTIONS = 30
 SLEEP_S = 5
+AT_THE_DOOR = 1000
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +90,19 @@ def test_two_hundred_executions_wait_at_once_on_thirty_connections(small_databas
 def test_the_app_server_took_its_log_without_a_traceback(small_database: Servers) -> None:
     log = Path(small_database.log("app")).read_text()
     assert "Traceback" not in log
+
+
+def test_a_thousand_clients_may_knock_while_the_app_server_is_busy(small_database: Servers) -> None:
+    """With a short queue the kernel would drop them, and those that had hoped would be reset later."""
+    address = ("127.0.0.1", small_database.app_port)
+    with ExitStack() as opened:
+        small_database.signal("app", signal.SIGSTOP)
+        try:
+            clients = [opened.enter_context(socket.create_connection(address, 5)) for _ in range(AT_THE_DOOR)]
+            for client in clients:
+                client.sendall(b"HEAD /nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        finally:
+            small_database.signal("app", signal.SIGCONT)
+        for client in clients:
+            client.settimeout(60)
+            assert client.recv(12).startswith(b"HTTP/1.1 ")
