@@ -17,6 +17,8 @@ from .stack import Stack, execute
 
 IMAGE = "sandboxweb-python:latest"
 DATA_IMAGE = "sandboxweb-python-data:latest"
+UNTIL_IDLE_S = 12.0
+"""An agent gives its warm interpreter up after 10 s at most without work."""
 PRELOAD = ["numpy", "pandas", "matplotlib.pyplot"]
 IMPORT = "import pandas, matplotlib.pyplot; print(2)"
 
@@ -286,7 +288,10 @@ def pooled_creates(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Weigh an idle session (PSS, agent and launcher) at 10, 50 and 200 sessions on bubblewrap."""
+    """Weigh an idle session (PSS, agent and launcher) at 10, 50 and 200 sessions on bubblewrap.
+
+    A session that was just made has its warm interpreter ready for the first code; it is idle once that has gone.
+    """
     servers = bench.stacks.get("bubblewrap")
     if servers is None:
         return
@@ -295,6 +300,7 @@ def memory(bench: Bench) -> None:
     for count in (10, 50, 200):
         while len(sessions) < count:
             sessions.append(_new_session(client))
+        time.sleep(UNTIL_IDLE_S)
         each = servers.pss_bytes() / count
         bench.report.facts[f"memory of an idle session at {count} sessions (MB PSS)"] = round(each / 1e6, 2)
         if count == 50:
