@@ -70,7 +70,7 @@ def session_event_body(event: SessionEvent) -> dict[str, Any]:
 
 
 def result_body(execution: Execution) -> dict[str, Any]:
-    """Return what came of an execution. Its session has to be read already where no query may be made."""
+    """Return what came of an execution. It may ask the database for the session, unless that has been read."""
     session = execution.session
     return {
         "execution_id": str(execution.pk),

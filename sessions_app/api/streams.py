@@ -23,6 +23,7 @@ from sessions_app.exceptions import SandboxwebError
 from sessions_app.models import Actor, Execution
 from sessions_app.proxy_streams import Event
 from sessions_app.services.following import event_of, follow_execution, journal_of
+from sessions_app.threads import in_thread
 
 # A buffer on the way (nginx, a browser's proxy) would keep the first byte back until there are many.
 HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
@@ -96,14 +97,17 @@ async def _parts(
             async for batch in batches:
                 yield b"".join(map(line, batch)) or alive
                 last = batch[-1].seq if batch else last
-        yield line(finished(execution, last))
+        yield line(await in_thread(finished, execution, last))
     except SandboxwebError as error:
         # It has no number: whoever comes again goes on after the last event.
         yield line(event_of(0, "interrupted", {**known, "code": error.code, "detail": error.message}, None))
 
 
 def finished(execution: Execution, last: int) -> Event:
-    """Return what ends a stream: the answer that a request without one gets, less the output that has gone by."""
+    """Return what ends a stream: the answer that a request without one gets, less the output that has gone by.
+
+    It may ask the database, for the session and for the clock.
+    """
     body = result_body(execution)
     del body["stdout"], body["stderr"]
     return event_of(max(last, execution.last_seq) + 1, "finished", body, None)

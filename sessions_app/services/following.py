@@ -78,10 +78,8 @@ def settle(execution: Execution, actor: str) -> bool:
     execution.refresh_from_db()
     session_is_live = execution.session.is_live
     settle_execution(execution, actor=actor)
-    # Read here, where queries may be made: somebody else's end of it has refreshed the row.
-    session = execution.session
-    if session.is_one_shot and not execution.is_live and session_is_live:
-        end_one_shot(session, actor=actor)
+    if execution.session.is_one_shot and not execution.is_live and session_is_live:
+        end_one_shot(execution.session, actor=actor)
         return False
     return session_is_live
 
