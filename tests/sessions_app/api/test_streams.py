@@ -9,6 +9,8 @@ import httpx
 import pytest
 from django.test import AsyncClient
 
+from sessions_app.api import streams
+from sessions_app.api.bodies import result_body
 from sessions_app.models import ApiKey, Execution, Session
 from sessions_app.services import following
 from sessions_app.services.executions import complete_execution, submit_execution
@@ -131,6 +133,20 @@ async def test_a_stream_is_what_a_browser_reads_and_takes_up_again(key: str, end
     assert json.loads(messages[1]["data"])["data"] == "ran print(1)\n"
     rest = await stream(key, f"/executions/{ended.pk}/events", **{"Last-Event-ID": messages[0]["id"]})
     assert rest == messages[1:]
+
+
+@in_threads
+async def test_the_end_of_a_stream_may_ask_the_database(
+    key: str, ended: Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asking(execution: Execution) -> dict[str, Any]:
+        # As after somebody else has written its end: what was read with the row is forgotten.
+        execution.refresh_from_db()
+        return result_body(execution)
+
+    monkeypatch.setattr(streams, "result_body", asking)
+    messages = await stream(key, f"/executions/{ended.pk}/events")
+    assert json.loads(messages[-1]["data"])["data"]["expires_at"] is not None
 
 
 @in_threads
