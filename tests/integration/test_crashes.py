@@ -22,8 +22,11 @@ def test_rows_are_there_and_true_after_both_servers_were_killed(servers: Servers
     servers.start("proxy", "app")
 
     kept = api.get(f"/executions/{ran['execution_id']}").json()
-    # Only of a session that lives is there a deadline to tell, and bubblewrap's went with the proxy.
-    assert {key: kept[key] for key in ran} == {**ran, "expires_at": kept["expires_at"]}
+    told = {key: kept[key] for key in ran}
+    if servers.backend == "bubblewrap" and told["expires_at"] is None:
+        # The session went with the proxy, and that has been noticed: it has no deadline any more.
+        told["expires_at"] = ran["expires_at"]
+    assert told == ran
     session = api.get(f"/sessions/{made['session_id']}").json()
     assert session["metadata"] == {"made": "before"}
     if servers.backend == "docker":
