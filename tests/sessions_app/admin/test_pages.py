@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 
+import httpx
 import pytest
 from django.contrib import admin as django_admin
 from django.contrib.auth.models import User
@@ -193,6 +194,14 @@ def test_the_front_page_tells_of_a_sweep_and_of_one_that_is_late(front: Callable
 def test_the_front_page_opens_without_the_proxy(front: Callable[[], str], proxy: FakeProxy) -> None:
     proxy.away = True
     assert "unavailable" in front()
+
+
+def test_the_front_page_says_which_pool_cannot_be_filled_and_why(front: Callable[[], str], proxy: FakeProxy) -> None:
+    pool = {"python": {"ready": 2, "target": 2}, "odd": {"ready": 0, "target": 1, "error": "cannot run <odd>"}}
+    proxy.failures["GET /"] = httpx.Response(200, json={"status": "ok", "backend": "fake", "pool": pool})
+    page = front()
+    assert "python: 2 of 2 ready ·" in page
+    assert 'odd: 0 of 1 ready <b class="sbx-alarm">cannot run &lt;odd&gt;</b>' in page
 
 
 def test_the_front_page_costs_a_few_statements(
