@@ -115,6 +115,7 @@ class Execution:
             "truncated": transcript.truncated,
             "results": transcript.results,
             "files": end.get("files", []),
+            "files_truncated": bool(end.get("files_truncated")),
             "exception": transcript.exception,
             "context_restarted": bool(end.get("context_restarted")),
             "error": end.get("detail", ""),

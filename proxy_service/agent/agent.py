@@ -2133,10 +2133,9 @@ class Workspace:
             change = "modified" if name in before else "created"
             told.append({"path": name, "size": found.st_size, "mode": found.st_mode & 0o7777, "change": change})
         self._changes = []
-        if not told:
-            return {}
         told.sort(key=lambda entry: entry["path"])
-        return {"files": told} if is_whole else {"files": told, "files_truncated": True}
+        fields: dict[str, Any] = {"files": told} if told else {}
+        return fields if is_whole else {**fields, "files_truncated": True}
 
     def _look(self) -> None:
         """Remember what there is, and what of it is new."""

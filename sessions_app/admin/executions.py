@@ -18,7 +18,15 @@ from sessions_app.exceptions import SandboxwebError
 from sessions_app.models import Actor, Execution
 from sessions_app.services.executions import cancel_execution
 
-OUTPUT = ("shown_stdout", "shown_stderr", "truncated", "shown_exception", "shown_results", "shown_artifacts")
+OUTPUT = (
+    "shown_stdout",
+    "shown_stderr",
+    "truncated",
+    "shown_exception",
+    "shown_results",
+    "shown_artifacts",
+    "files_truncated",
+)
 LARGE = ("code", "stdout", "stderr", "stdin", "results", "artifacts", "env", "libraries", "exception")
 
 

@@ -87,6 +87,7 @@ def result_body(execution: Execution) -> dict[str, Any]:
         "results": execution.results,
         "artifacts": execution.artifacts,
         "files": execution.files,
+        "files_truncated": execution.files_truncated,
         "truncated": execution.truncated,
         "hint": execution.hint or None,
         "error": error_body(execution),

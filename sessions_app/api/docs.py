@@ -49,6 +49,7 @@ RESULT_EXAMPLE: dict[str, Any] = {
     "results": [],
     "artifacts": [],
     "files": [],
+    "files_truncated": False,
     "truncated": False,
     "hint": None,
     "error": None,

@@ -77,6 +77,9 @@ class Execution(models.Model):
     )
     artifacts = models.JSONField(default=list, blank=True)
     files = models.JSONField(default=list, blank=True, help_text="The files of the workspace that it made or changed.")
+    files_truncated = models.BooleanField(
+        default=False, help_text="Whether it made or changed more files than are listed."
+    )
     truncated = models.BooleanField(default=False)
     hint = models.TextField(blank=True)
     error = models.TextField(blank=True, help_text="What went wrong on this server's side, when something did.")

@@ -53,7 +53,7 @@ def from_reply(reply: Mapping[str, Any]) -> Outcome:
         "results": rich.results(reply.get("results")),
         "exception": rich.exception(reply.get("exception")),
         "context_restarted": reply.get("context_restarted") is True,
-        "files": _files(reply),
+        **_files(reply),
         "error": kept(reply.get("error"))[0],
         "truncated": bool(reply.get("truncated")) or cut_out or cut_err,
         "started_at": _instant(reply.get("started_at")),
@@ -109,7 +109,7 @@ def from_events(events: Iterable[Mapping[str, Any]]) -> Journal:
         "last_seq": last_seq,
     }
     if end is not None:
-        values = {**journal.partial, **_measures(end), "files": _files(end), "finished_at": finished_at}
+        values = {**journal.partial, **_measures(end), **_files(end), "finished_at": finished_at}
         values["context_restarted"] = end.get("context_restarted") is True
         journal.outcome = Outcome(_status_of(end), values, _told(end, values["exception"]))
     return journal
@@ -151,10 +151,11 @@ def _told(source: Mapping[str, Any], exception: Mapping[str, Any] | None) -> dic
     return told if "where" in told or not (where := rich.where(exception)) else {**told, "where": where}
 
 
-def _files(source: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the files that the code made or changed, without what is no such entry."""
+def _files(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the files that the code made or changed, without what is no such entry, and whether there are more."""
+    said = _list(source.get("files"))
     found = []
-    for item in _list(source.get("files"))[:MAX_FILES]:
+    for item in said[:MAX_FILES]:
         if not isinstance(item, Mapping) or not isinstance(item.get("path"), str):
             continue
         entry: dict[str, Any] = {
@@ -166,7 +167,7 @@ def _files(source: Mapping[str, Any]) -> list[dict[str, Any]]:
         if isinstance(item.get("encoded_path"), str):
             entry["encoded_path"] = rich.clean(item["encoded_path"])
         found.append(entry)
-    return found
+    return {"files": found, "files_truncated": source.get("files_truncated") is True or len(said) > MAX_FILES}
 
 
 def _list(value: object) -> list[Any]:

@@ -274,7 +274,13 @@ async def test_files_work_while_code_runs(http: httpx.AsyncClient, files: str) -
 async def test_an_answer_lists_the_files_that_the_code_made(http: httpx.AsyncClient, files: str) -> None:
     result = await run(http, files, "open('out.csv', 'w').write('1,2')")
     assert result["files"] == [{"path": "out.csv", "size": 3, "mode": "0644", "change": "created"}]
-    assert (await run(http, files, "print(1)"))["files"] == []
+    after = await run(http, files, "print(1)")
+    assert (after["files"], after["files_truncated"]) == ([], False)
+
+
+async def test_an_answer_says_that_there_are_more_files_than_it_lists(http: httpx.AsyncClient, files: str) -> None:
+    result = await run(http, files, "for i in range(150): open(f'f{i}', 'w')")
+    assert (len(result["files"]), result["files_truncated"]) == (100, True)
 
 
 @pytest.mark.asyncio(loop_scope="function")

@@ -246,6 +246,7 @@ def _result(execution_id: str, execution: FakeExecution) -> Json:
         "context_restarted": bool(end.get("context_restarted")),
         "truncated": False,
         "files": end.get("files", []),
+        "files_truncated": bool(end.get("files_truncated")),
         "started_at": execution.events[0]["at"],
         "finished_at": execution.events[-1]["at"],
         "last_seq": execution.events[-1]["seq"],

@@ -85,3 +85,16 @@ def test_a_phase_is_one_of_two_or_unknown(told: object, phase: str) -> None:
     journal = from_events([{"seq": 1, "type": "exit", "data": {"exit_code": 1, "phase": told}, "at": 1.0}])
     assert journal.outcome is not None
     assert journal.outcome.values["phase"] == phase
+
+
+@pytest.mark.parametrize(
+    ("count", "said", "told"),
+    [(2, None, False), (2, "yes", False), (2, True, True), (101, None, True), (0, True, True)],
+)
+def test_files_that_are_not_listed_are_told(count: int, said: object, told: bool) -> None:
+    files = [{"path": f"f{number}", "size": 1, "mode": "0644", "change": "created"} for number in range(count)]
+    end = {"exit_code": 0, "reason": "exited", "files": files, "files_truncated": said}
+    outcome = from_events([{"seq": 1, "type": "exit", "data": end, "at": 1.0}]).outcome
+    assert outcome
+    for values in (outcome.values, from_reply({"status": "succeeded", **end}).values):
+        assert (len(values["files"]), values["files_truncated"]) == (min(count, 100), told)
