@@ -21,10 +21,9 @@ from sessions_app.prepared import Parameter, PreparedUpdate
 from sessions_app.querysets import SESSION_ENDED, SESSION_LIVE, SESSION_PASSING, SessionQuerySet
 
 # How long whoever makes or ends a sandbox may take before a reaper takes the row over. Making one is bounded by the
-# proxy client's own time-out, which is shorter: else a reaper would end a session that is still being made.
+# proxy client's own time-out, which is shorter: else a reaper would end a session that is still being made. Where
+# libraries are brought, which takes longer, its maker renews the lease.
 PENDING_LEASE = timedelta(seconds=18)
-# Asking a registry and unpacking what it gives takes longer than a start; the proxy bounds both.
-LIBRARIES_LEASE = timedelta(seconds=390)
 TERMINATING_LEASE = timedelta(seconds=15)
 
 

@@ -21,11 +21,12 @@ from sessions_app.exceptions import (
 )
 from sessions_app.limits import check_env, check_libraries, check_metadata
 from sessions_app.models import IdempotencyRecord, SandboxTemplate, Session, SessionEvent
-from sessions_app.models.session import LIBRARIES_LEASE, PENDING_LEASE
+from sessions_app.models.session import PENDING_LEASE
 from sessions_app.prepared import Parameter, Prepared, insert
 from sessions_app.proxy_client import proxy
 from sessions_app.services import languages
 from sessions_app.services.connections import release_connection
+from sessions_app.services.leases import held_while_made
 from sessions_app.services.libraries import check_allowed
 from sessions_app.services.policies import changed_terms, policy_for, renewed_terms, terms
 from sessions_app.services.settlement import stop_execution
@@ -84,18 +85,13 @@ def create_session(
         is_one_shot=one_shot,
         **columns,
     )
-    session.attend_at = clock.now() + _lease(session)
+    session.attend_at = clock.now() + PENDING_LEASE
     # A single statement needs no transaction around it.
     with nullcontext() if claim is None else transaction.atomic():
         insert(session)
         if claim is not None:
             claim.attach(session=session)
     return _give_sandbox(session, actor=actor)
-
-
-def _lease(session: Session) -> timedelta:
-    """Return how long making its sandbox may take."""
-    return LIBRARIES_LEASE if session.libraries or session.template.libraries else PENDING_LEASE
 
 
 def _give_sandbox(session: Session, *, actor: str) -> Session:
@@ -109,8 +105,11 @@ def _give_sandbox(session: Session, *, actor: str) -> Session:
         body["more_libraries"] = session.libraries
     user_id = session.owner_id
     release_connection()
+    # Asking a registry and unpacking what it gives takes longer than a start; the proxy bounds both.
+    has_libraries = session.libraries or template.libraries
     try:
-        answer = proxy().create_session(body)
+        with held_while_made(session.pk) if has_libraries else nullcontext():
+            answer = proxy().create_session(body)
     except SandboxwebError as error:
         if not session.fail(reason=Session.Reason.ERROR, error=error.message, actor=actor) and _was_made(session):
             return session
@@ -139,10 +138,10 @@ def take_up(session: Session, *, actor: str) -> bool:
 
     The proxy gives both the same sandbox, should the first be alive after all.
     """
-    now, lease = clock.now(), _lease(session)
-    if session.attend_at is None or session.attend_at > now + lease - TAKE_UP_AFTER:
+    now = clock.now()
+    if session.attend_at is None or session.attend_at > now + PENDING_LEASE - TAKE_UP_AFTER:
         return False
-    if not session.claim(now=now, lease=lease):
+    if not session.claim(now=now, lease=PENDING_LEASE):
         return False
     _give_sandbox(session, actor=actor)
     return True

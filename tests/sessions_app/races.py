@@ -128,7 +128,54 @@ def waiting(owner: Any, proxy: Any) -> dict[str, Any]:
     return {"did": Counter(together(len(sessions), run))}
 
 
-SCENARIOS = (submissions, endings, claims, waiting)
+def leases(owner: Any, proxy: Any) -> dict[str, Any]:
+    """Make a session for much longer than a lease, while reapers and repeated requests look; then die in it."""
+    from datetime import timedelta
+    from unittest import mock
+
+    from sessions_app import reaper
+    from sessions_app.attempts import Reaper
+    from sessions_app.models import Session
+    from sessions_app.services import leases as leases_module
+    from sessions_app.services import sessions
+
+    def make(takes_s: float, *, dies: bool = False) -> str:
+        def bring_libraries(_request: httpx.Request) -> None:
+            time.sleep(takes_s)
+            if dies:
+                raise KeyboardInterrupt
+
+        proxy.before = bring_libraries
+        try:
+            return sessions.create_session(owner=owner, actor="api", libraries=["numpy"]).status
+        except KeyboardInterrupt:
+            return "died"
+        finally:
+            proxy.before = None
+
+    def look(seconds: float, *, repeat: bool = False) -> Counter[str]:
+        did: Counter[str] = Counter()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for session in Session.objects.filter(owner=owner, status="pending"):
+                did["seen"] = 1
+                did["taken up"] += repeat and sessions.take_up(session, actor="api")
+            did["failed"] += reaper.finish_stuck(Reaper(workers=1))
+            time.sleep(0.05)
+        return did
+
+    lease = timedelta(seconds=3)
+    with (
+        mock.patch.multiple(leases_module, RENEW_EVERY_S=0.2, PENDING_LEASE=lease),
+        mock.patch.multiple(sessions, PENDING_LEASE=lease, TAKE_UP_AFTER=timedelta(seconds=2)),
+    ):
+        alive = together(2, lambda number: look(4.5, repeat=True) if number else make(5))
+        dead = [make(0.5, dies=True), look(4)]
+    statuses = Session.objects.filter(owner=owner).values_list("status", flat=True)
+    return {"alive": alive, "dead": dead, "statuses": sorted(statuses)}
+
+
+SCENARIOS = (submissions, endings, claims, waiting, leases)
 
 
 def main() -> None:

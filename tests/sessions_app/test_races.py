@@ -65,5 +65,12 @@ def test_one_request_of_many_with_one_key_begins(races: dict[str, Any]) -> None:
     assert races["claims"]["did"] == {"began": 1, "IdempotencyInProgress": 15}
 
 
+def test_a_session_is_its_makers_for_as_long_as_that_lives(races: dict[str, Any]) -> None:
+    result = races["leases"]
+    assert result["alive"] == ["active", {"seen": 1, "taken up": 0, "failed": 0}]
+    assert result["dead"] == ["died", {"seen": 1, "taken up": 0, "failed": 1}]
+    assert result["statuses"] == ["active", "failed"]
+
+
 def test_executions_that_wait_hold_no_database_connection(races: dict[str, Any]) -> None:
     assert races["waiting"]["did"] == {"succeeded": 30}
