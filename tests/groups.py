@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 LANGUAGES = ("bash", "cpp", "go", "java", "javascript", "python", "r", "ruby")
-IMAGES = {"docker": (*LANGUAGES, "python-data"), "podman": ("python",)}
+IMAGES = {"docker": (*LANGUAGES, "python-data"), "podman": ("python", "python-data")}
 PROBE_TIMEOUT_S = 60
 
 
