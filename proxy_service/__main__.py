@@ -66,7 +66,7 @@ def check() -> int:
     return 0
 
 
-def build_images(languages: list[str], engine: EngineName, *, force: bool) -> int:
+def build_images(languages: list[str], engine: EngineName, *, force: bool, verbose: bool) -> int:
     """Build images and say which are there now."""
     # Building needs no token, and a fresh checkout has none yet.
     os.environ.setdefault("PROXY_TOKEN", "not-needed-to-build")
@@ -76,7 +76,9 @@ def build_images(languages: list[str], engine: EngineName, *, force: bool) -> in
         sys.stdout.flush()
 
     try:
-        names = images.build_images(read_settings(), languages, engine=engine, force=force, report=report)
+        names = images.build_images(
+            read_settings(), languages, engine=engine, force=force, verbose=verbose, report=report
+        )
     except (images.ImageBuildError, BackendUnavailable) as error:
         sys.stderr.write(f"{error}\n{getattr(error, 'mend', '')}".rstrip() + "\n")
         return 1
@@ -94,9 +96,10 @@ def main(argv: list[str]) -> int:
     build.add_argument("languages", nargs="*", metavar="LANG", help="what to build; default: python; `all` for all")
     build.add_argument("--backend", choices=["docker", "podman"], default="docker", help="whose images (docker)")
     build.add_argument("--force", action="store_true", help="build again what is there and current")
+    build.add_argument("--verbose", action="store_true", help="show all that the commands of the recipes print")
     options = parser.parse_args(argv)
     if options.command == "build-images":
-        return build_images(options.languages, options.backend, force=options.force)
+        return build_images(options.languages, options.backend, force=options.force, verbose=options.verbose)
     return check() if options.command == "check" else serve()
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 
 import docker
 import requests
@@ -29,6 +33,10 @@ VERSION_LABEL = "sandboxweb.version"
 BASE = "base"
 DEBIAN = "debian:bookworm-slim"
 DEBIAN_RELEASE = "bookworm"
+STEP = re.compile(r"step \d+/\d+ ?:", re.IGNORECASE)
+"""How Docker and Podman begin the line of a recipe's step."""
+TOLD_OF_A_FAILURE = 20
+"""Lines of output."""
 
 Report = Callable[[str], None]
 
@@ -58,11 +66,13 @@ def build_images(
     *,
     engine: EngineName = "docker",
     force: bool = False,
+    verbose: bool = False,
     report: Report = print,
 ) -> list[str]:
     """Build the images of `languages` (Python's when empty, every recipe's for `all`) and return their names.
 
-    What is there and current is kept, unless `force`.
+    What is there and current is kept, unless `force`. Told are the steps and how long each image took, and the last
+    lines of one that failed; with `verbose` all that the commands in it print.
 
     Raises:
         BackendUnavailable: when the engine is away.
@@ -76,8 +86,8 @@ def build_images(
         raise ImageBuildError(f"No image recipe for {', '.join(unknown)}. There are: {', '.join(recipes())}, all.")
     client = connect(engine, settings, timeout_s=3600)
     try:
-        builder = _Builder(client, settings, engine, force=force, report=report)
-        debian = _debian(client, settings, report)
+        builder = _Builder(client, settings, engine, force=force, verbose=verbose, report=report)
+        debian = _debian(client, settings, report, verbose=verbose)
         base = builder.build(BASE, debian)
         return [builder.build(recipe, base) for recipe in wanted if recipe != BASE] or [base]
     finally:
@@ -86,12 +96,20 @@ def build_images(
 
 class _Builder:
     def __init__(
-        self, client: docker.DockerClient, settings: Settings, engine: EngineName, *, force: bool, report: Report
+        self,
+        client: docker.DockerClient,
+        settings: Settings,
+        engine: EngineName,
+        *,
+        force: bool,
+        verbose: bool,
+        report: Report,
     ) -> None:
         self._client = client
         self._engine = engine
         self._settings = settings
         self._force = force
+        self._verbose = verbose
         self._report = report
 
     def build(self, recipe: str, base: str) -> str:
@@ -106,6 +124,7 @@ class _Builder:
             self._report(f"{name}: up to date")
             return name
         self._report(f"{name}: building")
+        began = time.monotonic()
         former = self._id(name)
         self._run(name, dockerfile, arguments, labels)
         if version := self._version(name, recipe):
@@ -114,6 +133,7 @@ class _Builder:
             # An image that a container still uses stays until it is the former one of a later time.
             with suppress(DockerException, requests.RequestException):
                 self._client.images.remove(former)
+        self._report(f"{name}: built in {time.monotonic() - began:.0f} s")
         return name
 
     def _id(self, name: str) -> str | None:
@@ -156,6 +176,7 @@ class _Builder:
         )
 
     def _run(self, name: str, dockerfile: bytes, arguments: dict[str, str], labels: dict[str, str]) -> None:
+        output: deque[str] = deque(maxlen=TOLD_OF_A_FAILURE)
         # Packages come over the network of the host: an engine may have been set up without any of its own.
         try:
             lines = self._client.api.build(
@@ -171,9 +192,13 @@ class _Builder:
                 decode=True,
             )
             for line in lines:
-                if text := line.get("stream", "").strip():
-                    self._report(f"{name}: {text}")
+                for text in filter(None, map(str.strip, line.get("stream", "").splitlines())):
+                    output.append(text)
+                    if self._verbose or STEP.match(text):
+                        self._report(f"{name}: {text if self._verbose else shorten(text, 110, placeholder=' …')}")
                 if error := line.get("error"):
+                    if not self._verbose:
+                        self._report("\n".join(output))
                     raise ImageBuildError(f"{name} was not built: {error.strip()}")
         except (DockerException, requests.RequestException) as error:
             raise ImageBuildError(f"{name} was not built: {error}") from error
@@ -190,7 +215,7 @@ def _context(dockerfile: bytes) -> io.BytesIO:
     return context
 
 
-def _debian(client: docker.DockerClient, settings: Settings, report: Report) -> str:
+def _debian(client: docker.DockerClient, settings: Settings, report: Report, *, verbose: bool) -> str:
     """Return an image of Debian: one that is here, or the registry's, or one bootstrapped from packages."""
     bootstrapped = image_name(settings, "debian")
     for name in (DEBIAN, bootstrapped):
@@ -206,7 +231,7 @@ def _debian(client: docker.DockerClient, settings: Settings, report: Report) -> 
         return DEBIAN
     except (DockerException, requests.RequestException) as error:
         report(f"{DEBIAN}: no registry gave it ({_first_line(error)}); bootstrapping it from packages")
-    archive = _bootstrap(settings.data_dir.absolute() / "images", report)
+    archive = _bootstrap(settings.data_dir.absolute() / "images", report, verbose=verbose)
     try:
         client.api.import_image_from_file(str(archive), repository=bootstrapped, tag="latest")
         client.images.get(bootstrapped)
@@ -215,7 +240,7 @@ def _debian(client: docker.DockerClient, settings: Settings, report: Report) -> 
     return bootstrapped
 
 
-def _bootstrap(cache_dir: Path, report: Report) -> Path:
+def _bootstrap(cache_dir: Path, report: Report, *, verbose: bool) -> Path:
     """Return a tar file of a minimal Debian, made by debootstrap and kept for the next time."""
     archive = cache_dir / f"{DEBIAN_RELEASE}.tar"
     if archive.exists():
@@ -230,7 +255,7 @@ def _bootstrap(cache_dir: Path, report: Report) -> Path:
         )
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_dir) as root:
-        _run_debootstrap(debootstrap, root, report)
+        _run_debootstrap(debootstrap, root, report, verbose=verbose)
         partial = archive.with_suffix(".partial")
         with tarfile.open(partial, "w") as tar:
             tar.add(root, arcname=".", filter=_slim)
@@ -238,14 +263,16 @@ def _bootstrap(cache_dir: Path, report: Report) -> Path:
     return archive
 
 
-def _run_debootstrap(debootstrap: str, root: str, report: Report) -> None:
+def _run_debootstrap(debootstrap: str, root: str, report: Report, *, verbose: bool) -> None:
     command = [debootstrap, "--variant=minbase", DEBIAN_RELEASE, root]
+    told = ("I: Retrieving Packages", "I: Base system", "E:", "W:")
+    report("debootstrap: about 80 packages are fetched and unpacked, which takes a minute or so")
     last = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None  # noqa: S101
         for line in process.stdout:
             last = line.strip() or last
-            if last.startswith(("I: Retrieving Packages", "I: Extracting", "I: Base system", "E:", "W:")):
+            if verbose or last.startswith(told):
                 report(f"debootstrap: {last}")
     if process.returncode != 0:
         raise ImageBuildError(f"debootstrap failed: {last}")

@@ -72,7 +72,7 @@ def test_an_engine_that_is_away_is_said_with_the_mend(own: Settings) -> None:
 def test_a_debian_that_cannot_be_made_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images.shutil, "which", lambda *_args, **_kwargs: None)
     with pytest.raises(ImageBuildError, match="apt-get install debootstrap"):
-        images._bootstrap(tmp_path, print)
+        images._bootstrap(tmp_path, print, verbose=False)
 
 
 @pytest.mark.docker
@@ -91,13 +91,21 @@ def test_what_is_current_is_kept_and_says_its_version(own: Settings) -> None:
 
 @pytest.mark.docker
 def test_a_recipe_that_fails_says_why(own: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in (("base", "ARG BASE\nFROM ${BASE}\n"), ("broken", "ARG BASE\nFROM ${BASE}\nRUN exit 3\n")):
+    for name, text in (
+        ("base", "ARG BASE\nFROM ${BASE}\n"),
+        ("broken", "ARG BASE\nFROM ${BASE}\nRUN seq 50; exit 3\n"),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "Dockerfile").write_text(text)
     monkeypatch.setattr(images, "RECIPES_DIR", tmp_path)
     other = own.model_copy(update={"sandbox_image_prefix": "sandboxwebtest"})
+    said: list[str] = []
     with pytest.raises(ImageBuildError, match=r"sandboxwebtest-broken was not built.*code: 3"):
-        build_images(other, ["broken"], report=lambda _: None)
+        build_images(other, ["broken"], report=said.append)
+    *steps, output = said
+    assert "sandboxwebtest-broken: Step 3/5 : RUN seq 50; exit 3" in steps
+    assert "\n48\n49\n50\n" in f"{output}\n"
+    assert not any("50" in step.split() for step in steps)
     client = connect("docker", own)
     client.images.remove("sandboxwebtest-base", force=True)
     client.close()
