@@ -90,6 +90,14 @@ def test_what_is_current_is_kept_and_says_its_version(own: Settings) -> None:
 
 
 @pytest.mark.docker
+def test_an_image_that_is_started_by_hand_opens_a_shell(own: Settings) -> None:
+    client = connect("docker", own)
+    commands = {recipe: client.images.get(f"sandboxweb-{recipe}").attrs["Config"]["Cmd"] for recipe in recipes()}
+    client.close()
+    assert commands == dict.fromkeys(recipes(), ["bash"])
+
+
+@pytest.mark.docker
 def test_a_recipe_that_fails_says_why(own: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in (
         ("base", "ARG BASE\nFROM ${BASE}\n"),
