@@ -12,7 +12,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from proxy_service.backends.base import SandboxEvent
 from proxy_service.errors import SandboxBroken
-from proxy_service.files import changed_files
+from proxy_service.file_entries import changed_files
 from proxy_service.phases import phase_of
 
 STREAMS = ("stdout", "stderr")

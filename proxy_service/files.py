@@ -1,21 +1,14 @@
-"""The files of a workspace: every operation bounded, streamed, and confined by the agent to what the code may touch.
-
-What a sandbox says of its files is checked here before it becomes part of an answer.
-"""
+"""The files of a workspace: every operation bounded, streamed, and confined by the agent to what the code may touch."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
-from urllib.parse import quote
 
 from proxy_service.backends.base import FileRefused, Sandbox
 from proxy_service.errors import (
@@ -26,111 +19,19 @@ from proxy_service.errors import (
     NoSpace,
     ProxyError,
     SandboxBroken,
-    SandboxError,
-    TooManyWaiting,
-    Unprocessable,
 )
+from proxy_service.file_entries import OWN_DIRECTORY, Entry, entry_of, explained, field, lied, shown, text
 
 log = logging.getLogger(__name__)
 
-WORKSPACE = "/sandbox"
 CHUNK_BYTES = 1024 * 1024
-MAX_PATH_BYTES = 4096
-MAX_NAME_BYTES = 255
 LOOK_AGAIN_BYTES = 64 * 1024 * 1024
 """After how much of an upload the room that is left is asked for anew: code may fill the disk at the same time."""
-MAX_CHANGED_FILES = 100
-OWN_DIRECTORY = ".sandboxweb"
 UPLOADS = f"{OWN_DIRECTORY}/uploads"
 
 ArchiveKind = Literal["tar", "zip"]
-TYPES = ("file", "directory", "link", "other")
 
 _cleanups: set[asyncio.Task[None]] = set()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Describe one file, directory or link; `path` is relative to the workspace."""
-
-    path: str
-    type: str
-    size: int
-    mode: int
-    mtime: float
-    target: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Return the last part of the path."""
-        return self.path.rpartition("/")[2]
-
-    def describe(self) -> dict[str, Any]:
-        """Return the entry as JSON has it; a name that is no text is also given as it stands in an address."""
-        told: dict[str, Any] = {
-            "name": shown(self.name),
-            "path": shown(self.path),
-            "type": self.type,
-            "size": self.size,
-            "mode": f"{self.mode:04o}",
-            "mtime": datetime.fromtimestamp(self.mtime, UTC).isoformat(),
-        }
-        if self.target is not None:
-            told["target"] = shown(self.target)
-        if shown(self.path) != self.path:
-            told["encoded_path"] = encoded(self.path)
-        return told
-
-
-def shown(name: str) -> str:
-    """Return a name as text, with � for what is no text in it."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def changed_files(end: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what an execution's `exit` says of files that it made or changed: well-formed entries alone."""
-    said = end.get("files")
-    found = []
-    for item in said[:MAX_CHANGED_FILES] if isinstance(said, list) else ():
-        path, change, size, mode = (_field(item, name) for name in ("path", "change", "size", "mode"))
-        if not isinstance(path, str) or len(path) > MAX_PATH_BYTES or change not in ("created", "modified"):
-            continue
-        if type(size) is not int or type(mode) is not int or not 0 <= size < 2**63 or not 0 <= mode <= 0o7777:
-            continue
-        told = {"path": shown(path), "size": size, "mode": f"{mode:04o}", "change": change}
-        found.append(told if shown(path) == path else {**told, "encoded_path": encoded(path)})
-    return found
-
-
-def encoded(path: str) -> str:
-    """Return a path as it stands in an address."""
-    return quote(path.encode("utf-8", "surrogateescape"))
-
-
-def workspace_path(raw: bytes) -> str:
-    """Return a path relative to the workspace, "" for itself, from the bytes that a caller gave.
-
-    An absolute path is taken if it begins with `/sandbox`, which is where code sees the workspace.
-
-    Raises InvalidRequest, and FileConflict for what is this server's own.
-    """
-    if b"\0" in raw:
-        raise InvalidRequest("`path` must not contain NUL characters.", field="path")
-    if len(raw) > MAX_PATH_BYTES:
-        raise InvalidRequest(f"`path` may have at most {MAX_PATH_BYTES} bytes.", field="path")
-    path = raw.decode("utf-8", "surrogateescape")
-    if path.startswith("/"):
-        if path.rstrip("/") != WORKSPACE and not path.startswith(WORKSPACE + "/"):
-            raise InvalidRequest(f"`path` must lie in the workspace, {WORKSPACE}.", field="path")
-        path = path[len(WORKSPACE) :]
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if parts and parts[0] == OWN_DIRECTORY:
-        raise FileConflict("forbidden", f"{OWN_DIRECTORY!r} is this server's own.")
-    if ".." in parts:
-        raise InvalidRequest("`path` must not contain `..`.", field="path")
-    if any(len(part.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES for part in parts):
-        raise InvalidRequest(f"Each name in `path` may have at most {MAX_NAME_BYTES} bytes.", field="path")
-    return "/".join(parts)
 
 
 class Files:
@@ -153,7 +54,7 @@ class Files:
         Raises FileMissing, FileConflict, InvalidRequest.
         """
         header, _ = await self._do("file_stat", path, follow=True)
-        return self._entry(path, header.get("entry")), _text(header.get("version"))[:64]
+        return entry_of(path, header.get("entry")), text(header.get("version"))[:64]
 
     async def list(self, path: str, *, offset: int, limit: int) -> dict[str, Any]:
         """Return the entries of a directory by name, `limit` at most from number `offset` on."""
@@ -164,9 +65,9 @@ class Files:
             found = None
         count, following = header.get("count"), header.get("next")
         if not isinstance(found, list) or type(count) is not int or type(following) not in (int, type(None)):
-            raise self._lied()
+            raise lied()
         above = f"{path}/" if path else ""
-        entries = [self._entry(above + _text(_field(item, "name")), item) for item in found[:limit]]
+        entries = [entry_of(above + text(field(item, "name")), item) for item in found[:limit]]
         hidden = [entry for entry in entries if entry.path != OWN_DIRECTORY]
         return {
             "path": shown(path),
@@ -200,7 +101,7 @@ class Files:
     async def _read(self, path: str, start: int, end: int) -> bytes:
         _, data = await self._do("file_read", path, offset=start, length=min(CHUNK_BYTES, end - start))
         if len(data) > end - start:
-            raise self._lied()
+            raise lied()
         return data
 
     async def pack(self, path: str, kind: ArchiveKind) -> AsyncGenerator[bytes, None]:
@@ -214,7 +115,7 @@ class Files:
                     handle = None
                     return
                 if not data:
-                    raise self._lied()
+                    raise lied()
                 yield data
         finally:
             if handle is not None:
@@ -245,7 +146,7 @@ class Files:
             header, _ = await self._do("file_commit", path, src=aside, dst=path, mode=mode)
         finally:
             _clean_up(self._end_upload(aside))
-        return self._entry(path, header.get("entry")), header.get("created") is True
+        return entry_of(path, header.get("entry")), header.get("created") is True
 
     async def unpack(self, path: str, chunks: AsyncIterator[bytes], *, size: int | None) -> int:
         """Unpack a tar stream beneath a directory; return how many members it had.
@@ -260,7 +161,7 @@ class Files:
                         header = await self._untar(path, piece, sent, more=True)
                         sent += len(piece)
                         if "members" in header:
-                            raise self._lied()
+                            raise lied()
                 header = await self._untar(path, b"", sent, more=False)
                 done = True
             finally:
@@ -354,7 +255,7 @@ class Files:
         if not path or not target:
             raise FileConflict("forbidden", "The workspace itself stays where it is.")
         header, _ = await self._do("file_move", path, src=path, dst=target, keep=not overwrite, parents=True)
-        return self._entry(target, header.get("entry"))
+        return entry_of(target, header.get("entry"))
 
     async def remove(self, path: str, *, recursive: bool) -> None:
         """Remove a file, link or directory; one that is not empty only if it is `recursive`."""
@@ -368,37 +269,7 @@ class Files:
         try:
             return await self._sandbox.file_operation(op, body, path=path, **fields)
         except FileRefused as error:
-            raise _explained(error, path) from error
-
-    def _entry(self, path: str, said: object) -> Entry:
-        kind, target = _field(said, "type"), _field(said, "target")
-        numbers = [_field(said, name) for name in ("size", "mode", "mtime")]
-        if kind not in TYPES or any(type(number) not in (int, float) for number in numbers):
-            raise self._lied()
-        size, mode, mtime = (float(number) for number in numbers)  # type: ignore[arg-type]
-        if not all(map(math.isfinite, (size, mode, mtime))) or not 0 <= size < 2**63 or not 0 <= mode <= 0o7777:
-            raise self._lied()
-        return Entry(
-            path=path,
-            type=str(kind),
-            size=int(numbers[0]),  # type: ignore[call-overload]
-            mode=int(mode),
-            mtime=min(max(mtime, 0.0), 4e9),
-            target=_text(target) if target is not None else None,
-        )
-
-    def _lied(self) -> SandboxBroken:
-        return SandboxBroken("The sandbox gave a false account of its files.")
-
-
-def _field(said: object, name: str) -> object:
-    return said.get(name) if isinstance(said, dict) else None
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_PATH_BYTES:
-        raise SandboxBroken("The sandbox gave a false account of its files.")
-    return value
+            raise explained(error, path) from error
 
 
 def _clean_up(work: Coroutine[Any, Any, object]) -> None:
@@ -413,35 +284,3 @@ def _clean_up(work: Coroutine[Any, Any, object]) -> None:
     task = asyncio.create_task(run())
     _cleanups.add(task)
     task.add_done_callback(_cleanups.discard)
-
-
-def _explained(error: FileRefused, path: str) -> ProxyError:
-    """Return what the agent's refusal means to a caller."""
-    name = shown(path)[:200]
-    match error.code:
-        case "not_found":
-            return FileMissing(name)
-        case "bad_path":
-            return InvalidRequest(f"`path`: {error.message}", field="path")
-        case "bad_archive":
-            return InvalidRequest(f"The archive is refused: {error.message}", field="body")
-        case "no_space":
-            return NoSpace("The sandbox's disk is full.", field="body")
-        case "exists":
-            return FileConflict("exists", f"There is something at the new path already, or at {name!r}.")
-        case "not_empty":
-            return FileConflict("not_empty", f"The directory {name!r} is not empty; `?recursive=true` removes it all.")
-        case "is_a_directory":
-            return FileConflict("is_a_directory", f"{name!r} is a directory.")
-        case "not_a_directory":
-            return FileConflict("not_a_directory", f"{name!r} is no directory, or something above it is none.")
-        case "not_a_file" | "os_error":
-            return FileConflict("not_a_file", f"{name!r} is no regular file: {error.message}")
-        case "forbidden":
-            return FileConflict("forbidden", f"The code's user may not do this with {name!r}: {error.message}")
-        case "busy":
-            return TooManyWaiting("Too many files of this session are being moved at once. Try again in a moment.")
-        case "bad_request":
-            return Unprocessable(f"This cannot be done with {name!r}: {error.message[:300]}", field="path")
-        case _:
-            return SandboxError(f"The file operation failed: {error.message or error.code}")

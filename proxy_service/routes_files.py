@@ -24,7 +24,8 @@ from starlette.routing import Route
 from proxy_service.byte_ranges import Unsatisfiable, wanted_part
 from proxy_service.errors import FileConflict, InvalidRequest, UnsupportedSpec
 from proxy_service.events import dump
-from proxy_service.files import ArchiveKind, Entry, Files, shown, workspace_path
+from proxy_service.file_entries import Entry, shown, workspace_path
+from proxy_service.files import ArchiveKind, Files
 from proxy_service.schemas import Body, Text, parse, parse_session_id
 from proxy_service.service import Service
 
