@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from proxy_service.executions import Execution
+from proxy_service.execution import Execution
 
 KEEP_S = 15 * 60.0
 MAX_BYTES = 64 * 1024 * 1024

@@ -28,7 +28,8 @@ from proxy_service.errors import (
     http_status,
 )
 from proxy_service.events import Follower, dump, queued_line
-from proxy_service.executions import RELINK_WAIT_S, Execution
+from proxy_service.execution import Execution
+from proxy_service.executions import RELINK_WAIT_S
 from proxy_service.libraries import check as check_libraries
 from proxy_service.schemas import (
     ExecuteBody,

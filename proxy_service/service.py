@@ -8,7 +8,7 @@ import logging
 from proxy_service.backends import load_backend
 from proxy_service.backends.base import Backend, ExecRequest, Sandbox
 from proxy_service.errors import ShuttingDown, UnsupportedSpec
-from proxy_service.executions import Execution, Prepare
+from proxy_service.execution import Execution, Prepare
 from proxy_service.library_cache import LibraryCache
 from proxy_service.package_managers import ENVIRONMENTS
 from proxy_service.schemas import ExecuteBody

@@ -23,7 +23,8 @@ from proxy_service.errors import (
     Unavailable,
     UnknownSession,
 )
-from proxy_service.executions import Execution, Executions
+from proxy_service.execution import Execution
+from proxy_service.executions import Executions
 from proxy_service.files import Files
 from proxy_service.kept import KeptExecutions
 from proxy_service.libraries import SessionLibraries

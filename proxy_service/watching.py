@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING
 
 from proxy_service.events import Follower
-
-if TYPE_CHECKING:
-    from proxy_service.executions import Execution
+from proxy_service.execution import Execution
 
 MAX_BEHIND = 256
 """How many executions may run and end while a watcher does not read; then it has to come again."""
