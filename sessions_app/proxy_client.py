@@ -20,24 +20,12 @@ import httpx
 from django.conf import settings
 
 from sessions_app.exceptions import (
-    ContextUnknown,
-    ExecutionUnknown,
-    FileConflict,
-    FileMissing,
-    InvalidInput,
-    NoSpace,
     ProxyUnavailable,
     ProxyUnreachable,
-    QueueFull,
-    SandboxFailed,
     SandboxMissing,
-    SandboxwebError,
-    StdinClosed,
-    TooLarge,
-    TooManyContexts,
-    Unsupported,
 )
 from sessions_app.http_pool import Answer, ConnectFailed, HttpPool
+from sessions_app.proxy_errors import answer_of, failure, failure_of
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +165,7 @@ class ProxyClient:
             raise ProxyUnavailable("The sandbox service broke off: the input may have arrived or not.") from error
         if not response.is_success:
             raise failure_of(response)
-        return int(_decoded(_answer(response)).get("unread_bytes", 0))
+        return int(_decoded(answer_of(response)).get("unread_bytes", 0))
 
     # --- Files ----------------------------------------------------------------------------------------------------
 
@@ -249,12 +237,12 @@ class ProxyClient:
         self, method: str, path: str, *, body: Mapping[str, Any] | None = None, timeout_s: float = READ_TIMEOUT_S
     ) -> Json:
         if self._pool is None:
-            answer = _answer(self._send(self._request(method, path, body=body, timeout_s=timeout_s)))
+            answer = answer_of(self._send(self._request(method, path, body=body, timeout_s=timeout_s)))
         else:
             answer = _exchange(self._pool, method, path, body=body, timeout_s=timeout_s)
         if answer.status // 100 == 2:
             return _decoded(answer)
-        raise _failure(answer, path)
+        raise failure(answer, path)
 
     @contextmanager
     def _stream(
@@ -310,10 +298,6 @@ def _lines(response: httpx.Response) -> Iterator[str]:
     return (line for line in response.iter_lines() if line.strip())
 
 
-def _answer(response: httpx.Response) -> Answer:
-    return Answer(response.status_code, response.headers, response.content)
-
-
 def _exchange(pool: HttpPool, method: str, path: str, *, body: Mapping[str, Any] | None, timeout_s: float) -> Answer:
     payload = None if body is None else json.dumps(body, separators=(",", ":")).encode()
     try:
@@ -338,59 +322,6 @@ def _decoded(answer: Answer) -> Json:
     if not isinstance(value, dict):
         raise ProxyUnavailable("The sandbox service gave an answer of an unknown shape.")
     return value
-
-
-def failure_of(response: httpx.Response) -> SandboxwebError:
-    """Return what an answer that is no success, read to its end, means to the app."""
-    return _failure(_answer(response), response.request.url.path)
-
-
-def _failure(answer: Answer, path: str) -> SandboxwebError:
-    """Return what an answer that is no success means to the app."""
-    try:
-        body = json.loads(answer.content)
-    except ValueError:
-        body = {}
-    body = body if isinstance(body, dict) else {}
-    code, detail = str(body.get("error", "")), str(body.get("detail", "")) or f"HTTP {answer.status}"
-    field = str(body.get("field") or "")
-    match answer.status:
-        case 404 if code == "unknown_execution":
-            return ExecutionUnknown(detail)
-        case 404 if code == "unknown_context":
-            return ContextUnknown(detail)
-        case 404 if code == "unknown_session":
-            return SandboxMissing("The session's sandbox is gone.")
-        case 404 if code == "file_not_found":
-            return FileMissing(detail)
-        case 409 if field == "path":
-            return FileConflict(code, detail)
-        case 413 if code == "no_space":
-            return NoSpace(field or "body", detail)
-        case 413:
-            return TooLarge(field or "code", detail)
-        case 422:
-            return Unsupported(field or "lang", detail)
-        case 429 if code == "too_many_contexts":
-            return TooManyContexts(detail)
-        case 429:
-            return QueueFull(detail)
-        case 502 | 504:
-            return SandboxFailed(detail)
-        case 408 | 503:
-            return ProxyUnavailable(detail, retry_after_s=_retry_after(answer))
-        case 409 if code == "stdin_closed":
-            return StdinClosed(detail)
-        case 400 | 409:
-            return InvalidInput(field or "request", detail)
-        case _:
-            logger.error("The proxy answered %s to %s: %s", answer.status, path, detail)
-            return ProxyUnavailable("The sandbox service failed to answer.")
-
-
-def _retry_after(answer: Answer) -> int:
-    value = answer.headers.get("Retry-After", "")
-    return int(value) if value.isdigit() else 2
 
 
 @cache

@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from sessions_app.exceptions import ProxyUnavailable, ProxyUnreachable
-from sessions_app.proxy_client import AWAY, CONNECT_TIMEOUT_S, NDJSON, ProxyClient, failure_of, proxy
+from sessions_app.proxy_client import AWAY, CONNECT_TIMEOUT_S, NDJSON, ProxyClient, proxy
+from sessions_app.proxy_errors import failure_of
 
 # The proxy sends a blank line every few seconds while nothing happens.
 SILENCE_S = 30.0
