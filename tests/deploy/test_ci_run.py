@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,6 @@ def test_the_pid_of_no_engine_is_removed(tmp_path: Path, content: str) -> None:
     assert not file.exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="CI runs on Linux, where /proc tells of processes")
 def test_the_pid_of_an_engine_that_runs_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "docker.pid"
     with subprocess.Popen(["sleep", "60"]) as engine:
@@ -45,3 +43,12 @@ def test_the_pid_of_an_engine_that_runs_is_kept(tmp_path: Path) -> None:
         drop_stale_pid(file, "sleep")
         engine.kill()
     assert file.read_text() == str(engine.pid)
+
+
+def test_the_pid_of_an_engine_that_nobody_has_waited_for_is_removed(tmp_path: Path) -> None:
+    file = tmp_path / "docker.pid"
+    with subprocess.Popen(["sleep", "0"]) as engine:
+        file.write_text(str(engine.pid))
+        os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOWAIT)
+        drop_stale_pid(file, "sleep")
+    assert not file.exists()
