@@ -178,7 +178,9 @@ class ResultAnswer(serializers.Serializer[Any]):
         many=True, help_text="Pictures, tables and documents that it left, and output that was too long; they are kept."
     )
     files = ChangedFile(many=True, help_text="Files of the workspace that it made or changed.")
-    files_truncated = serializers.BooleanField(help_text="Whether it made or changed more than are listed.")
+    files_truncated = serializers.BooleanField(
+        help_text="Whether there may be more: they are too many, or the workspace is too large to look through."
+    )
     truncated = serializers.BooleanField(help_text="Whether the middle of its output was cut out.")
     hint = serializers.CharField(allow_null=True, help_text="What to do about a failure, where the facts say it.")
     error = ExceptionAnswer(allow_null=True)

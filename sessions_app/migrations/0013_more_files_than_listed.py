@@ -13,6 +13,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='execution',
             name='files_truncated',
-            field=models.BooleanField(default=False, help_text='Whether it made or changed more files than are listed.'),
+            field=models.BooleanField(default=False, help_text='Whether it may have made or changed more files than are listed.'),
         ),
     ]

@@ -78,7 +78,7 @@ class Execution(models.Model):
     artifacts = models.JSONField(default=list, blank=True)
     files = models.JSONField(default=list, blank=True, help_text="The files of the workspace that it made or changed.")
     files_truncated = models.BooleanField(
-        default=False, help_text="Whether it made or changed more files than are listed."
+        default=False, help_text="Whether it may have made or changed more files than are listed."
     )
     truncated = models.BooleanField(default=False)
     hint = models.TextField(blank=True)

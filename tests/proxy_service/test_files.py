@@ -280,7 +280,9 @@ async def test_an_answer_lists_the_files_that_the_code_made(http: httpx.AsyncCli
 
 async def test_an_answer_says_that_there_are_more_files_than_it_lists(http: httpx.AsyncClient, files: str) -> None:
     result = await run(http, files, "for i in range(150): open(f'f{i}', 'w')")
-    assert (len(result["files"]), result["files_truncated"]) == (100, True)
+    # A hundred, or fewer if the look at them had to be cut off.
+    assert 0 < len(result["files"]) <= 100
+    assert result["files_truncated"] is True
 
 
 @pytest.mark.asyncio(loop_scope="function")
