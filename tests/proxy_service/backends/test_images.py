@@ -94,7 +94,7 @@ def test_an_image_that_is_started_by_hand_opens_a_shell(own: Settings) -> None:
     client = connect("docker", own)
     commands = {recipe: client.images.get(f"sandboxweb-{recipe}").attrs["Config"]["Cmd"] for recipe in recipes()}
     client.close()
-    assert commands == dict.fromkeys(recipes(), ["bash"])
+    assert commands == {recipe: ["bash"] for recipe in recipes()}
 
 
 @pytest.mark.docker
