@@ -57,7 +57,7 @@ class Request(daphne.http_protocol.WebRequest):  # type: ignore[misc]
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802  # Twisted's name, as those below
         """Choose where the body goes, before it comes."""
-        self._room = most_bytes(self.channel._command, self.channel._path)
+        self._most = self._room = most_bytes(self.channel._command, self.channel._path)
         if length is None or length > LARGE_BODY_BYTES:
             self.content = tempfile.TemporaryFile(dir=settings.FILE_UPLOAD_TEMP_DIR)  # noqa: SIM115
         else:
@@ -78,7 +78,11 @@ class Request(daphne.http_protocol.WebRequest):  # type: ignore[misc]
         self._refused = True
         # Or Twisted would say "go on" after it.
         self.requestHeaders.removeHeader(b"expect")
-        error = {"code": "too_large", "detail": "The body is too large.", "attr": None}
+        error = {
+            "code": "too_large",
+            "detail": f"The body is too large: at most {self._most} bytes are taken.",
+            "attr": None,
+        }
         body = json.dumps({"type": "client_error", "errors": [error]}).encode()
         head = b"HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json\r\nConnection: close\r\n"
         self.channel.transport.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)

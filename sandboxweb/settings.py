@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from sandboxweb import __version__
 from sandboxweb.env import credential, data_dir, env, retention, secret_key, upload_dir
+from sessions_app.limits import MAX_BODY_BYTES
 
 # --- What an installation chooses -----------------------------------------------------------------------------------
 
@@ -28,6 +29,7 @@ APP_THREADS = env.int("APP_THREADS", default=512)
 # The largest file or archive that is taken, and what any other body may have; neither is held in memory.
 MAX_UPLOAD_BYTES = env.int("MAX_UPLOAD_BYTES", default=4 * 1024**3)
 MAX_REQUEST_BYTES = 32 * 1024**2
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 FILE_UPLOAD_TEMP_DIR = str(upload_dir(DATA_DIR))
 REDIS_URL = env.str("REDIS_URL", default="")
 SESSION_RETENTION = retention("SESSION_RETENTION", "30d")

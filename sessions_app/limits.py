@@ -11,9 +11,11 @@ from sessions_app.exceptions import InvalidInput, TooLarge
 KIB = 1024
 MIB = 1024 * KIB
 
-MAX_BODY_BYTES = 2 * MIB
 MAX_CODE_BYTES = 1 * MIB
 MAX_STDIN_BYTES = 1 * MIB
+# Both, each character of theirs escaped to six, and the rest. What is not much larger is read all the same, so that the
+# answer can name the field that is too long.
+MAX_BODY_BYTES = 16 * MIB
 MAX_METADATA_BYTES = 16 * KIB
 MAX_ENV_BYTES = 64 * KIB
 MAX_ENV_VARIABLES = 100

@@ -8,6 +8,7 @@ from rest_framework import exceptions as drf
 from rest_framework import status
 
 from sessions_app import exceptions as app
+from sessions_app.limits import MAX_BODY_BYTES
 
 STATUS: dict[type[app.SandboxwebError], int] = {
     app.InvalidInput: status.HTTP_400_BAD_REQUEST,
@@ -50,9 +51,10 @@ class ApiError(drf.APIException):
 class BodyTooLargeError(ApiError):
     """The body is larger than a request may be."""
 
-    def __init__(self, detail: str = "The body is too large.", *, field: str | None = None) -> None:
+    def __init__(self) -> None:
         """Answer 413."""
-        super().__init__(status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, "too_large", detail, field=field)
+        detail = f"The body is too large: at most {MAX_BODY_BYTES} bytes are taken."
+        super().__init__(status.HTTP_413_REQUEST_ENTITY_TOO_LARGE, "too_large", detail)
 
 
 def to_api_error(error: app.SandboxwebError) -> ApiError:

@@ -22,7 +22,7 @@ def read_bounded(stream: IO[bytes]) -> bytes:
     """Return the whole body; refuse one of more than `limits.MAX_BODY_BYTES`."""
     body = stream.read(limits.MAX_BODY_BYTES + 1)
     if len(body) > limits.MAX_BODY_BYTES:
-        raise BodyTooLargeError(f"The body is larger than {limits.MAX_BODY_BYTES} bytes.")
+        raise BodyTooLargeError
     return body
 
 

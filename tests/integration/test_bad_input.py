@@ -77,10 +77,18 @@ def test_malformed_json_is_the_clients_mistake(api: httpx.Client, session_id: st
 
 
 @pytest.mark.usefixtures("unharmed")
-def test_code_of_10_mb_is_too_large(api: httpx.Client, session_id: str) -> None:
-    answer = api.post(f"/sessions/{session_id}/execute", json={"code": "#" * TEN_MB})
+@pytest.mark.parametrize("field", ["code", "stdin"])
+def test_code_and_input_of_10_mb_are_too_large(api: httpx.Client, session_id: str, field: str) -> None:
+    answer = api.post(f"/sessions/{session_id}/execute", json={"code": "print(1)", field: "#" * TEN_MB})
+    assert (answer.status_code, named_fields(answer)) == (413, {field}), answer.text
+    assert "at most 1048576" in answer.text
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_a_body_of_more_than_is_read_is_too_large(api: httpx.Client, session_id: str) -> None:
+    answer = api.post(f"/sessions/{session_id}/execute", json={"code": "#" * (2 * TEN_MB)})
     assert answer.status_code == 413
-    assert "Traceback" not in answer.text
+    assert "at most 16777216 bytes" in answer.text
 
 
 def test_a_session_id_that_is_no_uuid_and_one_that_nobody_has_are_not_found(api: httpx.Client) -> None:

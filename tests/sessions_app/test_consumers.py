@@ -17,6 +17,7 @@ from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from sandboxweb.asgi import application
 from sessions_app import watching
 from sessions_app.consumers import caller_of
+from sessions_app.limits import MAX_BODY_BYTES
 from sessions_app.models import ApiKey, Execution, Session
 from sessions_app.services.executions import start_execution, submit_execution
 from sessions_app.services.sessions import terminate_session
@@ -35,7 +36,8 @@ BAD_MESSAGES: dict[str, tuple[Any, int, str | None]] = {
     "a negative time-out": ({"type": "execute", "code": "x", "timeout": -1}, 400, "timeout"),
     "a time-out over the ceiling": ({"type": "execute", "code": "x", "timeout": 10**6}, 400, "timeout"),
     "no name of a context": ({"type": "execute", "code": "x", "context": "a b"}, 400, "context"),
-    "a message above the limit": ({"type": "execute", "code": "#" * 3_000_000}, 413, None),
+    "a message above the limit": ({"type": "execute", "code": "#" * MAX_BODY_BYTES}, 413, None),
+    "code above its limit": ({"type": "execute", "code": "#" * 3_000_000}, 413, "code"),
     "nothing to cancel": ({"type": "cancel"}, 404, None),
     "nothing to write to": ({"type": "stdin", "data": "x"}, 404, None),
     "an id that is none": ({"type": "cancel", "execution_id": "nonsense"}, 404, None),
